@@ -1,0 +1,44 @@
+"""The `handrail` command. Each room brings its own commands by an entry point of the group `handrail.commands`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+from rich.console import Console
+
+from handrail.errors import ConfigError, HandrailError, Unreachable
+
+USAGE_ERROR = 2
+FAILED = 1
+
+
+def build() -> typer.Typer:
+    """Gather the commands of every installed room, in alphabetical order."""
+    app = typer.Typer(
+        name="handrail",
+        help="Run automations between systems so that they hold on bad days.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for entry in sorted(entry_points(group="handrail.commands"), key=lambda entry: entry.name):
+        command = entry.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(name=entry.name)(command)
+    return app
+
+
+def main() -> None:
+    """Run the command line; errors that a person can mend are told plainly, without a traceback."""
+    try:
+        build()()
+    except (ConfigError, Unreachable) as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {error}", highlight=False)
+        sys.exit(USAGE_ERROR)
+    except HandrailError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]failed:[/] {error}", highlight=False)
+        sys.exit(FAILED)

@@ -1,0 +1,41 @@
+"""Where things are, from the environment. The only reader of `os.environ` for these names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PORT = 19092
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Folders and addresses of one deployment."""
+
+    home: Path
+    bootstrap: str
+    contracts: Path
+    flows: Path
+    systems: Path
+    topics: Path
+    ledger: Path
+    ordinal: int
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Read `HANDRAIL_HOME`, `_BOOTSTRAP`, `_CONTRACTS`, `_FLOWS`, `_SYSTEMS`, `_TOPICS`, `_LEDGER`, `_ORDINAL`.
+
+        Folders that are not given are those of the project in the current folder.
+        """
+        home = Path(env.get("HANDRAIL_HOME", ".handrail")).absolute()
+        return cls(
+            home=home,
+            bootstrap=env.get("HANDRAIL_BOOTSTRAP", f"127.0.0.1:{DEFAULT_PORT}"),
+            contracts=Path(env.get("HANDRAIL_CONTRACTS", "contracts")).absolute(),
+            flows=Path(env.get("HANDRAIL_FLOWS", "flows")).absolute(),
+            systems=Path(env.get("HANDRAIL_SYSTEMS", "systems")).absolute(),
+            topics=Path(env.get("HANDRAIL_TOPICS", "deploy/kafka/topics.yaml")).absolute(),
+            ledger=Path(env.get("HANDRAIL_LEDGER", str(home / "ledger.sqlite"))).absolute(),
+            ordinal=int(env.get("HANDRAIL_ORDINAL", "0")),
+        )
