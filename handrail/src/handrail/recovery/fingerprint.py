@@ -8,7 +8,7 @@ from hashlib import blake2b
 from handrail.recovery.classes import FailureInfo
 
 _QUOTED = re.compile(r"\"[^\"]*\"|`[^`]*`|“[^”]*”|«[^»]*»|(?<!\w)'[^']*'(?!\w)")
-_NUMBERED = re.compile(r"\w*\d\w*")
+_NUMBERED = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|\b[^\W\d]*\d\w*")
 _JOINED = re.compile(r"#(?:[^\w\s#]{0,2}#)+")
 _LENGTH = 256
 
