@@ -1,17 +1,17 @@
 """Everything that Handrail raises on purpose.
 
-    HandrailError
-    ├── ConfigError            a file, a setting or an argument is wrong: the person who runs us mends it
-    │   ├── ContractFileError  a contract, a sample or contracts.lock
-    │   ├── FlowError          a flow, a rule, a system or a mapping
-    │   └── StateError         the state folder or its tables can't be used
-    ├── Unreachable            Kafka (or another part) does not answer
-    ├── Failure                one message failed, with its class (handrail.recovery.classes)
-    │   ├── Poison             its bytes do not decode
-    │   └── ContractBroken     a field is missing or not valid, or the schema is unknown
-    └── LogError               the log refused a batch
-        ├── Aborted            nothing was committed, or nobody knows: restore, rewind, go on
-        └── Fenced             another process has our name: this one must end
+HandrailError
+├── ConfigError            a file, a setting or an argument is wrong: the person who runs us mends it
+│   ├── ContractFileError  a contract, a sample or contracts.lock
+│   ├── FlowError          a flow, a rule, a system or a mapping
+│   └── StateError         the state folder or its tables can't be used
+├── Unreachable            Kafka (or another part) does not answer
+├── Failure                one message failed, with its class (handrail.recovery.classes)
+│   ├── Poison             its bytes do not decode
+│   └── ContractBroken     a field is missing or not valid, or the schema is unknown
+└── LogError               the log refused a batch
+    ├── Aborted            nothing was committed, or nobody knows: restore, rewind, go on
+    └── Fenced             another process has our name: this one must end
 """
 
 from __future__ import annotations

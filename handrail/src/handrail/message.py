@@ -42,9 +42,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One message to be sent. Its id, cause and trace are set by the stage; `key` is the route.
+    """One message to be sent. Its id, cause and trace are set by the stage unless given. `key` is the route.
 
-    Give `body` to have it encoded by the contract `type`, or `value` to send bytes that are encoded already.
+    Give `body` to have it encoded by the contract `type`, or `value` to send bytes that are encoded already. A `public`
+    topic gets CloudEvents headers instead of ours.
     """
 
     topic: str
@@ -53,6 +54,21 @@ class Output:
     body: Mapping[str, Any] | None = None
     value: bytes | None = None
     run: Run | None = None
+    id: str | None = None
+    public: bool = False
+    cause: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Original bytes, sent on as they are to a named partition: how a dead letter goes back to its stage."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,312 @@
+"""The `Log` on real Kafka: one consumer fenced by group generation, one transactional producer, made anew after trouble."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+import structlog
+from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka import Message as KafkaMessage
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from handrail.errors import Aborted, ConfigError, Fenced, Unreachable
+from handrail.kafka import settings
+from handrail.log import Batch, Fault, Outgoing, Record, Transaction, Written, no_fault
+from handrail.log import TopicPartition as Where
+
+_FENCED = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.PRODUCER_FENCED,
+    }
+)
+_METADATA_PREFIX = b"CGMDv2:"
+_CALL_S = 10.0
+_INIT_S = 30.0
+
+
+class KafkaLog:
+    """One stage's clients. Made, used and closed by one thread."""
+
+    def __init__(self, bootstrap: str, stage: str, ordinal: int, inbox: str, fault: Fault = no_fault) -> None:
+        """Join the group and take over the transactional id. Raises Unreachable, Fenced, or ConfigError (no such topic)."""
+        self._bootstrap, self._stage, self._ordinal = bootstrap, stage, ordinal
+        self._inbox, self._replay = inbox, f"{stage}.replay"
+        self._fault = fault
+        self._logger = structlog.get_logger().bind(stage=stage)
+        self._assigned: list[int] = []
+        self._revoked: list[int] = []
+        self._fatal: KafkaError | None = None
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
+        self._producer: Producer | None = None
+        self.renew()
+        self._consumer = Consumer(settings.stage_consumer(bootstrap, stage, ordinal) | {"error_cb": self._on_error})
+        self._consumer.subscribe([inbox], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
+
+    # --- polling
+
+    def poll(self, limit: int, timeout: float) -> Batch:
+        first = self._consumer.poll(timeout)
+        messages = [] if first is None else [first]
+        if first is not None and limit > 1:
+            messages += self._consumer.consume(limit - 1, 0)
+        records = [_record(message) for message in messages if self._usable(message)]
+        revoked, assigned = tuple(self._revoked), tuple(self._assigned)
+        self._revoked, self._assigned = [], []
+        if self._fatal is not None:
+            raise Fenced(f"{self._stage}: {self._fatal.str()}")
+        return Batch(records, assigned, revoked, self._consumer.consumer_group_metadata())
+
+    def _usable(self, message: KafkaMessage) -> bool:
+        error = message.error()
+        if error is None:
+            return True
+        if error.code() in _FENCED or error.fatal():
+            raise Fenced(f"{self._stage}: {error.str()}")
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise ConfigError(
+                f"{self._stage}: its position in {message.topic()}[{message.partition()}] is no longer there "
+                f"({error.str()}); records may have expired unread. Look, then set a position with Kafka's tools"
+            )
+        self._logger.warning("poll", error=error.str())
+        return False
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() in _FENCED:
+            self._fatal = error
+        elif error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._logger.warning("client", error=error.str())
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Take the assignment without fetching anything: the stage restores first, then says where to go on."""
+        consumer.assign([])
+        self._assigned += [partition.partition for partition in partitions]
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.unassign()
+        gone = [partition.partition for partition in partitions]
+        self._revoked += gone
+        self._assigned = [partition for partition in self._assigned if partition not in gone]
+
+    # --- positions
+
+    def bounds(self, partitions: list[Where]) -> dict[Where, tuple[int, int]]:
+        wanted = [TopicPartition(topic, partition) for topic, partition in partitions]
+        try:
+            ends: list[dict[Where, int]] = []
+            for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):  # type: ignore[no-untyped-call]
+                futures = self._admin.list_offsets(
+                    dict.fromkeys(wanted, spec),
+                    isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                    request_timeout=_CALL_S,
+                )
+                ends.append({(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()})
+        except KafkaException as error:
+            raise self._trouble(error, "asking for watermarks") from error
+        low, high = ends
+        return {where: (low[where], high[where]) for where in partitions}
+
+    def committed(self, partitions: list[int]) -> dict[int, int]:
+        try:
+            found = self._consumer.committed([TopicPartition(self._inbox, p) for p in partitions], timeout=_INIT_S)
+        except KafkaException as error:
+            raise self._trouble(error, "asking for committed positions") from error
+        for each in found:
+            if each.offset < 0:
+                raise ConfigError(
+                    f"{self._stage} has no position in {each.topic}[{each.partition}]; "
+                    "run `handrail topics provision`: without one nothing would be fenced"
+                )
+        return {each.partition: each.offset for each in found}
+
+    def resume(self, positions: dict[int, tuple[int, int]]) -> None:
+        replays = self.bounds([(self._replay, partition) for partition in positions])
+        assignment = []
+        for partition, (inbox, replay) in positions.items():
+            low, high = replays[self._replay, partition]
+            assignment.append(TopicPartition(self._inbox, partition, inbox))
+            assignment.append(TopicPartition(self._replay, partition, min(max(replay, low), high)))
+        self._consumer.assign(assignment)
+        self._consumer.resume(assignment)  # librdkafka keeps an application's pause across assignments
+
+    def hold(self, partition: int) -> None:
+        self._consumer.pause([TopicPartition(self._inbox, partition), TopicPartition(self._replay, partition)])
+
+    def lag(self) -> dict[int, int]:
+        lags = {}
+        for each in self._consumer.assignment():
+            if each.topic == self._inbox:
+                _, high = self._consumer.get_watermark_offsets(each, cached=True)
+                position = self._consumer.position([each])[0].offset
+                if high >= 0 and position >= 0:
+                    lags[each.partition] = max(0, high - position)
+        return lags
+
+    # --- restore
+
+    def read(self, spans: dict[Where, tuple[int, int]]) -> Iterator[list[Record]]:
+        if not spans:
+            return
+        left = {where: end for where, (_, end) in spans.items()}
+        deadline = time.monotonic() + settings.RESTORE_DEADLINE_S
+        consumer = Consumer(settings.reader(self._bootstrap, f"{self._stage}-{self._ordinal}-restore"))
+        try:
+            consumer.assign([TopicPartition(topic, p, start) for (topic, p), (start, _) in spans.items()])
+            while left:
+                if time.monotonic() > deadline:
+                    raise Aborted(
+                        f"{self._stage}: restore did not reach {left} within {settings.RESTORE_DEADLINE_S:.0f} s; "
+                        "an open transaction of another process may hide what was committed"
+                    )
+                messages = consumer.consume(10_000, 0.2)
+                yield self._restored(messages, left)
+        finally:
+            consumer.close()
+
+    def _restored(self, messages: list[KafkaMessage], left: dict[Where, int]) -> list[Record]:
+        """Records below the ends. A partition is through when a record or EOF says so: control records can't be seen."""
+        records = []
+        for message in messages:
+            where = _where(message)
+            error = message.error()
+            if error is None:
+                records.append(_record(message))
+                reached = cast(int, message.offset()) + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                reached = cast(int, message.offset())
+            else:
+                raise self._trouble(KafkaException(error), "restoring")
+            if where in left and reached >= left[where]:
+                del left[where]
+        return records
+
+    # --- commit
+
+    def commit(self, transaction: Transaction) -> Written:
+        producer = self._producer
+        if producer is None:
+            raise Aborted("there is no producer")
+        self._check_membership(transaction.membership)
+        started = time.monotonic()
+        ends: dict[Where, int] = {}
+        times: dict[Where, int] = {}
+
+        def on_change(error: KafkaError | None, message: KafkaMessage) -> None:
+            if error is None:
+                where = _where(message)
+                ends[where] = cast(int, message.offset()) + 1
+                kind, at = message.timestamp()
+                times[where] = at if kind == TIMESTAMP_LOG_APPEND_TIME else int(time.time() * 1000)
+
+        try:
+            producer.begin_transaction()
+            self._fault("before-produce")
+            for record in transaction.outputs:
+                self._produce(producer, record, None)
+            for record in transaction.changes:
+                self._produce(producer, record, on_change)
+            self._fault("after-produce")
+            offsets = [TopicPartition(self._inbox, p, offset) for p, offset in transaction.offsets.items()]
+            producer.send_offsets_to_transaction(offsets, transaction.membership, _CALL_S)
+            self._check_membership(transaction.membership)
+            if producer.flush(settings.MESSAGE_TIMEOUT_S):
+                raise Aborted(f"{self._stage}: not everything could be produced in time")
+            self._fault("before-commit")
+            producer.commit_transaction(settings.TRANSACTION_TIMEOUT_S)
+        except KafkaException as error:
+            raise self._trouble(error, "in a transaction") from error
+        took = time.monotonic() - started
+        if took > settings.SLOW_COMMIT_S:
+            # A copy of the commit may still be under way (librdkafka#5423): fence it before the next transaction.
+            self._logger.warning("slow commit", seconds=round(took, 3))
+            self.renew()
+        return Written(ends, times)
+
+    def _produce(self, producer: Producer, record: Outgoing, on_delivery: Any) -> None:
+        while True:
+            try:
+                producer.produce(
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    partition=record.partition,
+                    headers=list(record.headers) or None,
+                    on_delivery=on_delivery,
+                )
+                return
+            except BufferError:  # the local queue is full, nothing is wrong yet
+                producer.poll(0.1)
+
+    def _check_membership(self, membership: bytes) -> None:
+        """A consumer that has not joined has generation -1 and would not be fenced by the broker."""
+        generation = _generation(membership)
+        now = _generation(self._consumer.consumer_group_metadata())
+        if generation < 0 or generation != now:
+            raise Aborted(f"{self._stage}: the group moved on from generation {generation} to {now}")
+
+    def renew(self) -> None:
+        old, self._producer = self._producer, None
+        if old is not None:
+            with contextlib.suppress(KafkaException):
+                old.purge()
+            del old
+        producer = Producer(settings.stage_producer(self._bootstrap, self._stage, self._ordinal))
+        try:
+            producer.init_transactions(_INIT_S)
+        except KafkaException as error:
+            raise self._trouble(error, "taking over its transactional id", starting=True) from error
+        self._producer = producer
+
+    def close(self) -> None:
+        self._consumer.close()
+        self._producer = None
+
+    def _trouble(self, error: KafkaException, doing: str, *, starting: bool = False) -> Exception:
+        """One of ours for each of librdkafka's: fenced, aborted, or not reachable at the start."""
+        cause: KafkaError = error.args[0]
+        text = f"{self._stage}: {doing}: {cause.str()}"
+        if cause.code() in _FENCED:
+            return Fenced(text)
+        if cause.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+            return ConfigError(f"{text}; run `handrail topics provision`")
+        if starting:
+            return Unreachable(f"{text} (Kafka at {self._bootstrap}); is it up? `handrail status`")
+        return Fenced(text) if cause.fatal() else Aborted(text)
+
+
+def _where(message: KafkaMessage) -> Where:
+    return cast(Where, (message.topic(), message.partition()))
+
+
+def _record(message: KafkaMessage) -> Record:
+    headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
+    topic, partition = _where(message)
+    return Record(
+        topic,
+        partition,
+        cast(int, message.offset()),
+        message.timestamp()[1],
+        cast("bytes | None", message.key()),
+        cast("bytes | None", message.value()),
+        tuple(headers or ()),
+    )
+
+
+def _generation(membership: bytes) -> int:
+    """librdkafka's serialised group metadata: `CGMDv2:`, then the generation as little-endian int32."""
+    if not membership.startswith(_METADATA_PREFIX):
+        return -1
+    return int.from_bytes(membership[len(_METADATA_PREFIX) : len(_METADATA_PREFIX) + 4], "little", signed=True)

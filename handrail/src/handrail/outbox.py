@@ -1,0 +1,147 @@
+"""What one step sends: outputs, dead letters and reports as records, encoded and measured before anything is produced."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from handrail import envelope
+from handrail.admission import DELAYED, Arrival, delayed_headers
+from handrail.contracts import Contracts
+from handrail.envelope import Replay
+from handrail.errors import ContractBroken
+from handrail.identity import letter_id, output_id, partition_for
+from handrail.log import Outgoing
+from handrail.message import Message, Output, Relay
+from handrail.recovery import FailureInfo
+from handrail.recovery.letter import CONTRACT as DEAD_LETTER
+from handrail.recovery.letter import header_rows, letter_body
+from handrail.spec import Spec
+
+LETTER_ORDER = "handrail/letter-order.v1"
+LETTERS_REPLAY = "recovery.letters.replay"
+
+
+class Outbox:
+    """The outputs of one step."""
+
+    def __init__(self, spec: Spec, contracts: Contracts, now: int) -> None:
+        self._spec = spec
+        self._contracts = contracts
+        self._now = now
+        self.records: list[Outgoing] = []
+
+    def encode(self, output: Output, input_id: str, index: int, traceparent: str | None) -> Outgoing:
+        """A handler's output as a record. Raises ContractBroken when it breaks its contract or is too large."""
+        value = output.value
+        if value is None:
+            value = self._contracts.encode(output.type, output.body or {})
+        trace = output.traceparent or traceparent
+        id_ = output.id or output_id(input_id, self._spec.name, index)
+        if output.public:
+            time = datetime.fromtimestamp(self._now / 1000, UTC).isoformat(timespec="milliseconds")
+            headers = envelope.write_public(id_, output.type, f"handrail/{self._spec.name}", output.key, time, trace)
+        else:
+            headers = envelope.write_internal(id_, output.type, trace, output.run, output.cause or input_id, output.key)
+        record = Outgoing(output.topic, self._partition(output.topic, output.key), output.key.encode(), value, headers)
+        if record.size() > self._spec.max_output_bytes:
+            raise ContractBroken(
+                f"the output for {output.topic} has {record.size()} bytes; at most {self._spec.max_output_bytes} can be sent"
+            )
+        return record
+
+    def relay(self, relay: Relay) -> Outgoing:
+        """Original bytes on their way back."""
+        return Outgoing(relay.topic, relay.partition, relay.key, relay.value, relay.headers)
+
+    def letter(
+        self,
+        arrival: Arrival,
+        message: Message | None,
+        info: FailureInfo,
+        *,
+        generation: int,
+        attempts: int,
+        first_failed_at: int,
+        step: str | None,
+    ) -> None:
+        """A dead letter with the raw bytes. It may be larger than any input: the topic takes 128 KiB more."""
+        letter = arrival.replay.letter if arrival.replay else letter_id(self._spec.name, arrival.event)
+        body = letter_body(
+            letter=letter,
+            generation=generation,
+            stage=self._spec.name,
+            record=arrival.record,
+            info=info,
+            attempts=attempts,
+            failed_at=self._now,
+            first_failed_at=first_failed_at,
+            message=message,
+            event_id=arrival.meta.id,
+            step=step,
+        )
+        self._send(
+            self._spec.dead_letters,
+            DEAD_LETTER,
+            letter,
+            body,
+            id_=output_id(letter, "dead-letter", generation),
+            cause=arrival.event,
+            run=arrival.meta.run,
+            trace=arrival.meta.traceparent,
+        )
+
+    def resolved(self, replay: Replay, stage: str) -> None:
+        """Tell recovery that a replayed letter went through: done only when the stage itself says so."""
+        body = {
+            "letter": replay.letter,
+            "generation": replay.generation,
+            "order": "resolved",
+            "by": stage,
+            "reason": None,
+            "at": self._now,
+        }
+        id_ = output_id(replay.letter, "resolved", replay.generation)
+        self._send(
+            LETTERS_REPLAY, LETTER_ORDER, replay.letter, body, id_=id_, cause=replay.letter, run=None, trace=None
+        )
+
+    def delayed(self, arrival: Arrival, *, sequence: int, due_at: int, attempt: int, info: FailureInfo | None) -> bytes:
+        """The row of a record that waits, by handrail/delayed.v1."""
+        record = arrival.record
+        first = arrival.first_failed_at or (self._now if info else None)
+        row: dict[str, Any] = {
+            "sequence": sequence,
+            "due_at": due_at,
+            "attempt": attempt,
+            "failure_class": str(info.error_class) if info else None,
+            "reason": info.message if info else None,
+            "first_failed_at": first,
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "timestamp": record.timestamp,
+            "key": record.key,
+            "value": record.value,
+            "headers": header_rows(delayed_headers(arrival)),
+        }
+        return self._contracts.encode(DELAYED, row)
+
+    def _send(
+        self,
+        topic: str,
+        contract: str,
+        key: str,
+        body: dict[str, Any],
+        *,
+        id_: str,
+        cause: str,
+        run: Any,
+        trace: str | None,
+    ) -> None:
+        headers = envelope.write_internal(id_, contract, trace, run, cause, key)
+        value = self._contracts.encode(contract, body)
+        self.records.append(Outgoing(topic, self._partition(topic, key), key.encode(), value, headers))
+
+    def _partition(self, topic: str, key: str) -> int:
+        return partition_for(key, self._spec.partitions(topic))

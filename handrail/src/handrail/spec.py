@@ -1,0 +1,78 @@
+"""What a stage is made of: a handler, its tables and policy, and a worker for what happens outside of transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from handrail.errors import HandrailError
+from handrail.message import Due, Finished, GiveUp, Message, Output, Relay
+from handrail.pending import View
+from handrail.recovery import Policy
+
+Handler = Callable[[Message | Due | Finished, View], Iterable[Output | Relay | GiveUp]]
+"""What a service does. Returning nothing means filtered on purpose; raising means failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a stage is. `name` is also its consumer group and the prefix of its private topics.
+
+    `accepts` are the contracts taken from the inbox and the replay topic; `tables` maps the handler's tables to the
+    contracts of their rows; `ordering` is "key" or "none"; `knows` says whether this process has a flow's version;
+    `partitions` gives a topic's partition count; `public` says that the world writes to the inbox.
+    """
+
+    name: str
+    inbox: str
+    accepts: frozenset[str]
+    handler: Handler
+    partitions: Callable[[str], int]
+    knows: Callable[[str, int], bool]
+    tables: Mapping[str, str] = field(default_factory=dict)
+    policy: Policy = field(default_factory=Policy)
+    ordering: str = "key"
+    public: bool = False
+    dead_letters: str = "dead-letters"
+    batch: int = 1_000
+    window_ms: int = 14 * 24 * 3_600_000
+    max_output_bytes: int = 1_000_000
+
+
+class Worker(Protocol):
+    """Does work outside of transactions (calls to other systems) on a thread of its own."""
+
+    def start(self, partition: int, key: str, job: Any) -> None:
+        """Begin a job; its result comes back by `finished`."""
+
+    def finished(self) -> Sequence[tuple[int, Finished]]:
+        """Results since the last call, with their partitions."""
+
+    def busy(self) -> bool:
+        """Whether any job is under way."""
+
+    def forget(self, partition: int) -> None:
+        """The partition is no longer ours: drop what is under way for it."""
+
+    def close(self) -> None:
+        """Stop."""
+
+
+class Idle:
+    """The worker of a stage that has no outside work."""
+
+    def start(self, partition: int, key: str, job: Any) -> None:
+        raise HandrailError(f"this stage has no worker for {key} of partition {partition}: {job!r}")
+
+    def finished(self) -> Sequence[tuple[int, Finished]]:
+        return ()
+
+    def busy(self) -> bool:
+        return False
+
+    def forget(self, partition: int) -> None:
+        """Nothing is under way."""
+
+    def close(self) -> None:
+        """Nothing to stop."""

@@ -1,0 +1,178 @@
+"""Traces: every span name and attribute name in one place, and the W3C context that messages carry.
+
+Spans follow OpenTelemetry's conventions for messaging. They are recorded after the work, with the times of its start and
+end, so that a batch of a thousand records opens no context manager:
+
+    context = telemetry.child(message.traceparent, run_id)     # what the outputs carry
+    ...                                                        # handle, commit
+    telemetry.record(stage=…, operation="process", parent=message.traceparent, context=context, start_ns=…, end_ns=…)
+
+Without OTEL_EXPORTER_OTLP_ENDPOINT nothing is recorded, and nothing of OpenTelemetry is imported.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+Attributes = Mapping[str, "str | int | float | bool"]
+
+SERVICE_PREFIX = "handrail-"
+SCOPE = "handrail"
+MAX_TEXT = 256
+
+MESSAGING_SYSTEM = "messaging.system"
+OPERATION = "messaging.operation.name"
+OPERATION_TYPE = "messaging.operation.type"
+DESTINATION = "messaging.destination.name"
+PARTITION = "messaging.destination.partition.id"
+OFFSET = "messaging.kafka.offset"
+MESSAGE_ID = "messaging.message.id"
+BODY_SIZE = "messaging.message.body.size"
+GROUP = "messaging.consumer.group.name"
+STAGE = "handrail.stage"
+FLOW = "handrail.flow"
+FLOW_VERSION = "handrail.flow.version"
+RUN = "handrail.run"
+STEP = "handrail.step"
+REVISION = "handrail.revision"
+ATTEMPT = "handrail.attempt"
+REPLAY = "handrail.replay"
+STATE = "handrail.state"
+OUTCOME = "handrail.outcome"
+CONTRACT = "handrail.contract"
+SYSTEM = "handrail.system"
+SYSTEM_OPERATION = "handrail.system.operation"
+HTTP_METHOD = "http.request.method"
+HTTP_STATUS = "http.response.status_code"
+ERROR_TYPE = "error.type"
+
+ALLOWED = frozenset(
+    {
+        DESTINATION,
+        PARTITION,
+        OFFSET,
+        MESSAGE_ID,
+        BODY_SIZE,
+        GROUP,
+        FLOW,
+        FLOW_VERSION,
+        RUN,
+        STEP,
+        REVISION,
+        ATTEMPT,
+        REPLAY,
+        STATE,
+        OUTCOME,
+        CONTRACT,
+        SYSTEM,
+        SYSTEM_OPERATION,
+        HTTP_METHOD,
+        HTTP_STATUS,
+    }
+)
+"""What a span may carry. No keys, routes, bodies, messages of errors or headers: they may be personal data."""
+
+MESSAGING_TYPES = {"process": "process", "receive": "receive", "publish": "send", "send": "send"}
+"""Operations that are messaging, and their `messaging.operation.type`."""
+CLIENT_OPERATIONS = frozenset({"call", "verify"})
+"""Operations that ask an outside system."""
+
+TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+
+
+def valid_traceparent(text: str | None) -> str | None:
+    """The text if it is a W3C traceparent of version 00, else None."""
+    return text if text is not None and TRACEPARENT.fullmatch(text) else None
+
+
+def trace_id(traceparent: str | None) -> str | None:
+    """The 32 hex digits of the trace, or None when there is no valid context."""
+    match = TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    return match[1] if match else None
+
+
+def derived_traceparent(run: str) -> str:
+    """The context of a run that came without one: the run's 16 bytes are the trace id, so every copy has the same."""
+    return f"00-{trace_of(run):032x}-{_span_of(run)}-01"
+
+
+def trace_of(run: str) -> int:
+    """The run's own 16 bytes, as a trace id."""
+    try:
+        number = uuid.UUID(run).int
+    except ValueError:
+        number = int.from_bytes(blake2b(run.encode(), digest_size=16, person=b"handrail.trace").digest(), "big")
+    return number or 1
+
+
+def _span_of(run: str) -> str:
+    digest = blake2b(run.encode(), digest_size=8, person=b"handrail.span").hexdigest()
+    return digest if digest.strip("0") else "0" * 15 + "1"
+
+
+class Telemetry:
+    """Telemetry that is switched off: it passes contexts on and records nothing."""
+
+    @classmethod
+    def from_env(cls, service: str, env: Mapping[str, str]) -> Telemetry:
+        """Telemetry as OpenTelemetry's environment variables say.
+
+        Spans are exported over OTLP/HTTP (protobuf) when OTEL_EXPORTER_OTLP_ENDPOINT or
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set and OTEL_SDK_DISABLED is not "true". `service` is the service's short
+        name, such as "ingest".
+        """
+        endpoint = env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
+        if not endpoint and env.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+            endpoint = env["OTEL_EXPORTER_OTLP_ENDPOINT"].rstrip("/") + "/v1/traces"
+        if not endpoint or env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+            return Telemetry()
+        from handrail.tracing import Tracing  # here, so that nothing of OpenTelemetry is loaded while it is off
+
+        return Tracing.to_endpoint(service, endpoint)
+
+    @property
+    def on(self) -> bool:
+        """Whether spans are recorded: ask before gathering attributes."""
+        return False
+
+    @property
+    def provider(self) -> TracerProvider | None:
+        """For OpenTelemetry's own instrumentations at the HTTP edges; None when switched off."""
+        return None
+
+    def child(self, parent: str | None, run: str | None = None) -> str:
+        """The traceparent that the outputs of a message carry.
+
+        Switched off it is the parent as it is, or one derived from the run's id when the parent is missing or malformed.
+        Switched on it is the context of a new span: give it to `record` as `context`.
+        """
+        return valid_traceparent(parent) or derived_traceparent(run or uuid.uuid4().hex)
+
+    def record(
+        self,
+        *,
+        stage: str,
+        operation: str,
+        parent: str | None,
+        start_ns: int,
+        end_ns: int,
+        context: str | None = None,
+        attributes: Attributes | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Record one span that has ended.
+
+        `operation` is "process", "call", "verify", "publish", ...; the span's name is `<operation> <stage>`. Times are ns
+        since the epoch. Of `attributes` only those in `ALLOWED` are kept, texts cut at 256 characters. `error` is a
+        failure class or an exception's type, never its message.
+        """
+
+    def shutdown(self) -> None:
+        """Send what is recorded, for at most two seconds."""

@@ -1,0 +1,104 @@
+"""Drives one real stage on the in-memory log, step by step, with a clock that stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from handrail import envelope
+from handrail.contracts import Contracts
+from handrail.envelope import Replay
+from handrail.log import Outgoing, Record
+from handrail.message import Run
+from handrail.recovery.letter import headers_of
+from handrail.spec import Spec, Worker
+from handrail.stage import Stage, private_topics
+from handrail.tables import Identity
+from handrail.telemetry import Telemetry
+from handrail.testing.clock import ManualClock
+from handrail.testing.memory import MemoryBroker, MemoryLog
+
+
+class StageDriver:
+    """One stage, its log and its clock. Makes the topics that the stage reads and writes."""
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        spec: Spec,
+        contracts: Contracts,
+        home: Path,
+        *,
+        worker: Worker | None = None,
+        clock: ManualClock | None = None,
+    ) -> None:
+        self.broker, self.spec, self.contracts = broker, spec, contracts
+        for topic in (spec.inbox, *private_topics(spec.name)):
+            broker.partitions.setdefault(topic, 1)
+        for topic in ("out", spec.dead_letters, "recovery.letters.replay"):
+            broker.partitions.setdefault(topic, spec.partitions(topic))
+        self.log = MemoryLog(broker, spec.name, spec.inbox)
+        self.clock = clock or ManualClock(broker.now)
+        self.stage = Stage(
+            spec,
+            self.log,
+            contracts,
+            folder=lambda partition: home / spec.name / str(partition),
+            identity=lambda partition: Identity(spec.name, partition, broker.partitions_of(spec.inbox), {}),
+            clock=self.clock,
+            telemetry=Telemetry.from_env(spec.name, {}),
+            jitter=lambda: 0.0,
+            worker=worker,
+        )
+        self._closed = False
+
+    def send(
+        self,
+        type: str,  # noqa: A002 - the name of the CloudEvents attribute
+        key: str,
+        value: bytes | None,
+        *,
+        id: str,  # noqa: A002
+        run: Run | None = None,
+        traceparent: str | None = None,
+    ) -> Record:
+        """Put one internal record into the inbox."""
+        headers = envelope.write_internal(id, type, traceparent, run, "test", key)
+        return self.broker.publish(self.spec.inbox, key, value, headers)
+
+    def replay(self, letter: Mapping[str, Any], generation: int | None = None) -> None:
+        """Put a dead letter's original into the replay topic, as recovery does."""
+        header = envelope.write_replay(
+            Replay(
+                letter["letter"],
+                generation if generation is not None else letter["generation"],
+                letter["topic"],
+                letter["partition"],
+                letter["offset"],
+            )
+        )
+        headers = (*headers_of(letter["headers"]), header)
+        topic = f"{self.spec.name}.replay"
+        self.broker.append(Outgoing(topic, letter["partition"], letter["key"], letter["value"], headers))
+
+    def letters(self) -> list[dict[str, Any]]:
+        """Bodies of all dead letters so far."""
+        return [self.contracts.decode(record.value or b"")[1] for record in self.broker.records(self.spec.dead_letters)]
+
+    def drain(self, until: Callable[[], bool] | None = None, steps: int = 1_000) -> None:
+        """Step until nothing more is committed (or `until` holds)."""
+        quiet = 0
+        for _ in range(steps):
+            if until is not None and until():
+                return
+            quiet = 0 if self.stage.step() else quiet + 1
+            if quiet >= 3 and until is None:
+                return
+        raise AssertionError(f"{self.spec.name} is not quiet after {steps} steps")
+
+    def crash(self) -> None:
+        """As by kill -9: nothing is finished; only the files' locks are let go."""
+        if not self._closed:
+            self._closed = True
+            self.stage.close()

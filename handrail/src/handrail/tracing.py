@@ -1,0 +1,141 @@
+"""Telemetry that is switched on: the only importer of the OpenTelemetry SDK. All names are in handrail.telemetry."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from handrail import telemetry as names
+from handrail.telemetry import Attributes, Telemetry
+
+SHUTDOWN_S = 2.0
+QUEUE = 16_384
+"""Spans that wait for the collector; what is more is dropped. A batch of a stage has 1,000 records."""
+DELAY_MS = 1_000.0
+_SAMPLED = 1
+_ERROR_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,79}")
+_OTHER = "_OTHER"
+_UNSET = Status(StatusCode.UNSET)
+_ERROR = Status(StatusCode.ERROR)
+
+
+class Tracing(Telemetry):
+    """Spans made from what `record` is told, handed to a processor. Threads may share it.
+
+    A span is made when it has ended, as a `ReadableSpan`, not by a tracer: its id was given out beforehand by `child`,
+    and a batch has no current span.
+    """
+
+    def __init__(self, service: str, processor: SpanProcessor) -> None:
+        self._provider = TracerProvider(
+            resource=Resource.create({"service.name": names.SERVICE_PREFIX + service}), shutdown_on_exit=False
+        )
+        self._provider.add_span_processor(processor)
+        self._processor = processor
+        self._scope = InstrumentationScope(names.SCOPE)
+        self._random = random.Random()
+
+    @classmethod
+    def to_endpoint(cls, service: str, endpoint: str) -> Tracing:
+        """Export to a collector over OTLP/HTTP, in batches, from a thread of its own.
+
+        When the collector is slow or gone, spans are dropped; no message waits for it.
+        """
+        exporter = OTLPSpanExporter(endpoint=endpoint)
+        return cls(service, BatchSpanProcessor(exporter, max_queue_size=QUEUE, schedule_delay_millis=DELAY_MS))
+
+    @property
+    def on(self) -> bool:
+        return True
+
+    @property
+    def provider(self) -> TracerProvider:
+        return self._provider
+
+    def child(self, parent: str | None, run: str | None = None) -> str:
+        span = self._random.getrandbits(64) or 1
+        match = names.TRACEPARENT.fullmatch(parent) if parent else None
+        if match:
+            return f"00-{match[1]}-{span:016x}-{match[3]}"
+        trace = names.trace_of(run) if run else (self._random.getrandbits(128) or 1)
+        return f"00-{trace:032x}-{span:016x}-{self._root_flags(trace):02x}"
+
+    def _root_flags(self, trace: int) -> int:
+        """Whether a trace that begins here is recorded: OTEL_TRACES_SAMPLER decides, by the trace id."""
+        return _SAMPLED if self._provider.sampler.should_sample(None, trace, "root").decision.is_sampled() else 0
+
+    def record(
+        self,
+        *,
+        stage: str,
+        operation: str,
+        parent: str | None,
+        start_ns: int,
+        end_ns: int,
+        context: str | None = None,
+        attributes: Attributes | None = None,
+        error: str | None = None,
+    ) -> None:
+        own = _context(context or self.child(parent), remote=False)
+        if own is None or not own.trace_flags.sampled:
+            return
+        above = _context(parent, remote=True)
+        self._processor.on_end(
+            ReadableSpan(
+                name=f"{operation} {stage}",
+                context=own,
+                parent=above if above is not None and above.trace_id == own.trace_id else None,
+                resource=self._provider.resource,
+                attributes=_attributes(stage, operation, attributes, error),
+                kind=_kind(operation),
+                status=_ERROR if error else _UNSET,
+                start_time=start_ns,
+                end_time=max(start_ns, end_ns),
+                instrumentation_scope=self._scope,
+            )
+        )
+
+    def shutdown(self) -> None:
+        # The processor's own bound is 30 s; a collector that is gone must not hold up the end of a service.
+        worker = threading.Thread(target=self._provider.shutdown, name="telemetry-shutdown", daemon=True)
+        worker.start()
+        worker.join(SHUTDOWN_S)
+
+
+def _context(traceparent: str | None, *, remote: bool) -> SpanContext | None:
+    match = names.TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    if match is None:
+        return None
+    return SpanContext(int(match[1], 16), int(match[2], 16), remote, TraceFlags(int(match[3], 16)))
+
+
+def _kind(operation: str) -> SpanKind:
+    if operation in names.CLIENT_OPERATIONS:
+        return SpanKind.CLIENT
+    kind = names.MESSAGING_TYPES.get(operation)
+    return {"process": SpanKind.CONSUMER, "receive": SpanKind.CONSUMER, "send": SpanKind.PRODUCER}.get(
+        kind or "", SpanKind.INTERNAL
+    )
+
+
+def _attributes(
+    stage: str, operation: str, given: Attributes | None, error: str | None
+) -> dict[str, str | int | float | bool]:
+    found: dict[str, str | int | float | bool] = {names.STAGE: stage}
+    kind = names.MESSAGING_TYPES.get(operation)
+    if kind is not None:
+        found |= {names.MESSAGING_SYSTEM: "kafka", names.OPERATION: operation, names.OPERATION_TYPE: kind}
+    for name, value in (given or {}).items():
+        if name in names.ALLOWED:
+            found[name] = value[: names.MAX_TEXT] if isinstance(value, str) else value
+    if error:
+        found[names.ERROR_TYPE] = error if _ERROR_TYPE.fullmatch(error) else _OTHER
+    return found
