@@ -10,6 +10,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
@@ -70,7 +71,8 @@ class Tracing(Telemetry):
 
     def _root_flags(self, trace: int) -> int:
         """Whether a trace that begins here is recorded: OTEL_TRACES_SAMPLER decides, by the trace id."""
-        return _SAMPLED if self._provider.sampler.should_sample(None, trace, "root").decision.is_sampled() else 0
+        decision = self._provider.sampler.should_sample(None, trace, "root").decision
+        return _SAMPLED if decision is Decision.RECORD_AND_SAMPLE else 0
 
     def record(
         self,

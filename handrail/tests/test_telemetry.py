@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+from handrail.telemetry import Telemetry, derived_traceparent, trace_id, valid_traceparent
+from handrail.testing.otlp import Collector, edges
+from handrail.tracing import Tracing
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+
+from handrail import telemetry as names
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+UNSAMPLED = PARENT[:-2] + "00"
+RUN = "0190aaaa-bbbb-8ccc-8ddd-eeeeffff0001"
+MALFORMED = [
+    "",
+    "nonsense",
+    PARENT.upper(),
+    PARENT + "-extra",
+    PARENT + "\n",
+    "ff" + PARENT[2:],
+    "00-" + "0" * 32 + "-b7ad6b7169203331-01",
+    "00-0af7651916cd43dd8448eb211c80319c-" + "0" * 16 + "-01",
+]
+
+
+class Recorder:
+    """Telemetry switched on, into memory."""
+
+    def __init__(self, service: str = "decision") -> None:
+        self._exporter = InMemorySpanExporter()
+        self.telemetry = Tracing(service, SimpleSpanProcessor(self._exporter))
+
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        return self._exporter.get_finished_spans()
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+def note(telemetry: Telemetry, **more: object) -> None:
+    given = {"stage": "order-to-invoice.decision", "operation": "process", "parent": PARENT} | more
+    telemetry.record(start_ns=1_000, end_ns=2_000, **given)  # type: ignore[arg-type]
+
+
+def test_without_an_endpoint_a_context_is_passed_on_and_nothing_is_recorded() -> None:
+    telemetry = Telemetry.from_env("ingest", {})
+    note(telemetry)
+    telemetry.shutdown()
+    assert (telemetry.on, telemetry.provider, telemetry.child(PARENT, RUN)) == (False, None, PARENT)
+
+
+def test_a_disabled_sdk_records_nothing() -> None:
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "True"}
+    assert not Telemetry.from_env("ingest", env).on
+
+
+def test_switched_off_no_sdk_is_loaded() -> None:
+    code = "import sys; from handrail.telemetry import Telemetry; Telemetry.from_env('x', {}).child(None)"
+    code += "; print('opentelemetry.sdk' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("malformed", [None, *MALFORMED])
+def test_a_malformed_context_is_replaced_by_one_derived_from_the_run(malformed: str | None) -> None:
+    context = Telemetry().child(malformed, RUN)
+    assert trace_id(context) == uuid.UUID(RUN).hex
+    assert context == derived_traceparent(RUN)
+
+
+@pytest.mark.parametrize("malformed", [None, *MALFORMED])
+def test_switched_on_a_malformed_context_begins_the_trace_of_the_run(recorder: Recorder, malformed: str | None) -> None:
+    context = recorder.telemetry.child(malformed, RUN)
+    note(recorder.telemetry, parent=malformed, context=context)
+    assert trace_id(context) == uuid.UUID(RUN).hex
+    assert recorder.spans()[0].parent is None
+
+
+@given(st.text(max_size=60))
+def test_whatever_the_run_is_called_its_derived_context_is_valid(run: str) -> None:
+    assert valid_traceparent(derived_traceparent(run))
+
+
+def test_the_nil_uuid_gives_a_valid_context() -> None:
+    assert valid_traceparent(derived_traceparent(str(uuid.UUID(int=0))))
+
+
+def test_without_a_run_a_new_trace_begins(recorder: Recorder) -> None:
+    for telemetry in (Telemetry(), recorder.telemetry):
+        one, two = telemetry.child(None), telemetry.child(None)
+        assert valid_traceparent(one)
+        assert trace_id(one) != trace_id(two)
+
+
+def test_the_span_recorded_is_the_one_that_the_outputs_carry(recorder: Recorder) -> None:
+    context = recorder.telemetry.child(PARENT, RUN)
+    note(recorder.telemetry, context=context)
+    (span,) = recorder.spans()
+    assert context == f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-01"
+    assert span.parent is not None
+    assert f"{span.parent.span_id:016x}" == "b7ad6b7169203331"
+    assert (span.name, span.start_time, span.end_time) == ("process order-to-invoice.decision", 1_000, 2_000)
+    assert span.resource.attributes["service.name"] == "handrail-decision"
+
+
+def test_without_a_context_the_span_gets_an_id_of_its_own_in_the_same_trace(recorder: Recorder) -> None:
+    note(recorder.telemetry)
+    (span,) = recorder.spans()
+    assert f"{span.context.trace_id:032x}" == trace_id(PARENT)
+    assert f"{span.context.span_id:016x}" not in PARENT
+
+
+def test_what_the_parent_does_not_sample_is_not_recorded_but_passed_on(recorder: Recorder) -> None:
+    context = recorder.telemetry.child(UNSAMPLED, RUN)
+    note(recorder.telemetry, parent=UNSAMPLED, context=context)
+    assert recorder.spans() == ()
+    assert context.endswith("-00")
+    assert trace_id(context) == trace_id(UNSAMPLED)
+
+
+def test_roots_are_sampled_as_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    assert Recorder().telemetry.child(None, RUN).endswith("-00")
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("process", SpanKind.CONSUMER),
+        ("publish", SpanKind.PRODUCER),
+        ("call", SpanKind.CLIENT),
+        ("verify", SpanKind.CLIENT),
+        ("restore", SpanKind.INTERNAL),
+    ],
+)
+def test_each_operation_has_its_kind(recorder: Recorder, operation: str, kind: SpanKind) -> None:
+    note(recorder.telemetry, operation=operation)
+    assert recorder.spans()[0].kind is kind
+
+
+def test_messaging_spans_follow_the_conventions(recorder: Recorder) -> None:
+    note(recorder.telemetry, attributes={names.DESTINATION: "order-to-invoice.decision", names.OFFSET: 7})
+    assert dict(recorder.spans()[0].attributes or {}) == {
+        "messaging.system": "kafka",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "order-to-invoice.decision",
+        "messaging.kafka.offset": 7,
+        "handrail.stage": "order-to-invoice.decision",
+    }
+
+
+def test_only_allowed_attributes_are_kept_and_long_texts_are_cut(recorder: Recorder) -> None:
+    given = {"customer_name": "Ada", "messaging.kafka.message.key": "o-1", names.STEP: "x" * 1_000}
+    note(recorder.telemetry, operation="call", attributes=given)
+    assert dict(recorder.spans()[0].attributes or {}) == {
+        names.STAGE: "order-to-invoice.decision",
+        names.STEP: "x" * 256,
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [("transient", "transient"), ("httpx.ConnectTimeout", "httpx.ConnectTimeout"), ("no such customer: Ada", "_OTHER")],
+)
+def test_an_error_is_a_class_and_never_a_message(recorder: Recorder, error: str, kept: str) -> None:
+    note(recorder.telemetry, error=error)
+    (span,) = recorder.spans()
+    assert not span.status.is_ok
+    assert span.status.description is None
+    assert (span.attributes or {})[names.ERROR_TYPE] == kept
+
+
+def test_a_clock_that_went_back_gives_a_span_of_no_length(recorder: Recorder) -> None:
+    recorder.telemetry.record(stage="s", operation="process", parent=None, start_ns=5, end_ns=3)
+    assert (recorder.spans()[0].start_time, recorder.spans()[0].end_time) == (5, 5)
+
+
+def test_spans_reach_a_collector_with_their_edges() -> None:
+    with Collector() as collector:
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint + "/"}
+        ingest, transform = Telemetry.from_env("ingest", env), Telemetry.from_env("transform", env)
+        first = ingest.child(None, RUN)
+        second = transform.child(first, RUN)
+        note(ingest, parent=None, context=first, stage="order-to-invoice.ingest.kafka")
+        note(transform, parent=first, context=second, stage="order-to-invoice.transform", error="poison")
+        note(transform, parent=second, stage="order-to-invoice.transform", operation="call")
+        ingest.shutdown()
+        transform.shutdown()
+        spans = collector.spans()
+    assert edges(spans) == {("ingest.process", "transform.process"), ("transform.process", "transform.call")}
+    assert {(span.operation, span.failed) for span in spans} == {
+        ("ingest.process", False),
+        ("transform.process", True),
+        ("transform.call", False),
+    }
+    assert {span.trace for span in spans} == {uuid.UUID(RUN).hex}
+
+
+def test_a_collector_tells_when_the_edges_have_come() -> None:
+    with Collector() as collector:
+        telemetry = Telemetry.from_env("ingest", {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint})
+        context = telemetry.child(None, RUN)
+        note(telemetry, parent=None, context=context)
+        note(telemetry, parent=context, operation="call")
+        wanted = {("ingest.process", "ingest.call")}
+        assert collector.wait_for(wanted) == wanted
+        telemetry.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_collector_that_is_gone_holds_up_the_end_for_two_seconds_at_most() -> None:
+    with Collector() as collector:
+        gone = collector.endpoint
+    telemetry = Telemetry.from_env("ingest", {"OTEL_EXPORTER_OTLP_ENDPOINT": gone})
+    note(telemetry)
+    begun = time.monotonic()
+    telemetry.shutdown()
+    assert time.monotonic() - begun < 4.0
