@@ -11,6 +11,7 @@ from typing import Any
 from fastavro import parse_schema
 
 from handrail.contracts.guard import dangers
+from handrail.contracts.jsonform import no_repeats
 from handrail.contracts.model import NAME, Contract, Field
 from handrail.contracts.schema_id import fingerprint, rules_hash, schema_id
 from handrail.errors import ContractFileError
@@ -66,7 +67,7 @@ def read_file(folder: Path, file: Path) -> Contract:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        schema = json.loads(file.read_text("utf-8"), object_pairs_hook=_no_repeats)
+        schema = json.loads(file.read_text("utf-8"), object_pairs_hook=no_repeats)
     except json.JSONDecodeError as error:
         raise ContractFileError(f"{file}:{error.lineno}: is not JSON: {error.msg}") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -74,14 +75,6 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise ContractFileError(f"{file}: must be a JSON object: an Avro record")
     return schema
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
-    return found
 
 
 def _record_problems(name: str, schema: dict[str, Any]) -> list[str]:
