@@ -100,7 +100,10 @@ class Log(Protocol):
     """One stage's view of the broker. One thread owns it."""
 
     def poll(self, limit: int, timeout: float) -> Batch:
-        """Up to `limit` committed records of owned, resumed partitions; waits up to `timeout` seconds for the first."""
+        """Up to `limit` committed records of owned, resumed partitions; waits up to `timeout` seconds for the first.
+
+        With a limit of 0 nothing is taken, and the place in the group is kept.
+        """
 
     def commit(self, transaction: Transaction) -> Written:
         """Write all or nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -52,6 +53,9 @@ class Worker(Protocol):
     def busy(self) -> bool:
         """Whether any job is under way."""
 
+    def room(self) -> int:
+        """How many more inputs may be taken that may start a job; 0 pauses the inbox."""
+
     def forget(self, partition: int) -> None:
         """The partition is no longer ours: drop what is under way for it."""
 
@@ -70,6 +74,9 @@ class Idle:
 
     def busy(self) -> bool:
         return False
+
+    def room(self) -> int:
+        return sys.maxsize
 
     def forget(self, partition: int) -> None:
         """Nothing is under way."""

@@ -74,7 +74,7 @@ class Stage:
     def step(self) -> bool:
         """One batch; True when something was committed. Raises Fenced and StateError: the process must end then."""
         self._enter("poll")
-        batch = self._log.poll(self.spec.batch, self._patience())
+        batch = self._log.poll(min(self.spec.batch, self._worker.room()), self._patience())
         try:
             self._follow(batch.revoked, batch.assigned)
             if batch.records:

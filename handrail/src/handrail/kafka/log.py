@@ -49,6 +49,8 @@ class KafkaLog:
         self._logger = structlog.get_logger().bind(stage=stage)
         self._assigned: list[int] = []
         self._revoked: list[int] = []
+        self._held: set[int] = set()
+        self._paused = False
         self._fatal: KafkaError | None = None
         self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
         self._producer: Producer | None = None
@@ -59,6 +61,7 @@ class KafkaLog:
     # --- polling
 
     def poll(self, limit: int, timeout: float) -> Batch:
+        self._pause_all(limit <= 0)
         first = self._consumer.poll(timeout)
         messages = [] if first is None else [first]
         if first is not None and limit > 1:
@@ -69,6 +72,14 @@ class KafkaLog:
         if self._fatal is not None:
             raise Fenced(f"{self._stage}: {self._fatal.str()}")
         return Batch(records, assigned, revoked, self._consumer.consumer_group_metadata())
+
+    def _pause_all(self, pause: bool) -> None:
+        """With no room for more, go on polling for the group's sake, without taking anything."""
+        if pause == self._paused:
+            return
+        self._paused = pause
+        partitions = [each for each in self._consumer.assignment() if each.partition not in self._held]
+        (self._consumer.pause if pause else self._consumer.resume)(partitions)
 
     def _usable(self, message: KafkaMessage) -> bool:
         error = message.error()
@@ -139,10 +150,13 @@ class KafkaLog:
             low, high = replays[self._replay, partition]
             assignment.append(TopicPartition(self._inbox, partition, inbox))
             assignment.append(TopicPartition(self._replay, partition, min(max(replay, low), high)))
+        self._held.clear()
+        self._paused = False
         self._consumer.assign(assignment)
         self._consumer.resume(assignment)  # librdkafka keeps an application's pause across assignments
 
     def hold(self, partition: int) -> None:
+        self._held.add(partition)
         self._consumer.pause([TopicPartition(self._inbox, partition), TopicPartition(self._replay, partition)])
 
     def lag(self) -> dict[int, int]:
@@ -299,8 +313,8 @@ def _record(message: KafkaMessage) -> Record:
         partition,
         cast(int, message.offset()),
         message.timestamp()[1],
-        cast("bytes | None", message.key()),
-        cast("bytes | None", message.value()),
+        message.key(),
+        message.value(),
         tuple(headers or ()),
     )
 

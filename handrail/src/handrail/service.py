@@ -1,0 +1,180 @@
+"""Runs a service: each of its stages in a thread of its own, under a watchdog, until SIGTERM.
+
+Exit codes: 0 stopped cleanly, 1 failed, 2 a file or setting is wrong, 3 fenced by another process, 70 the watchdog ended it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+import structlog
+
+from handrail import faults, logs
+from handrail.clock import SystemClock
+from handrail.contracts import Contracts
+from handrail.errors import ConfigError, Fenced, Unreachable
+from handrail.flow import Flows
+from handrail.kafka.admin import connect
+from handrail.kafka.inspect import TopicInfo, describe, require_consistent
+from handrail.kafka.log import KafkaLog
+from handrail.kafka.settings import RESTORE_DEADLINE_S, TRANSACTION_TIMEOUT_S
+from handrail.settings import Settings
+from handrail.spec import Spec, Worker
+from handrail.stage import Stage, private_topics
+from handrail.tables import Identity, StateFolder
+from handrail.telemetry import Telemetry
+
+OK, FAILED, MISCONFIGURED, FENCED, HUNG = 0, 1, 2, 3, 70
+_PHASE_LIMIT_S = 2.0 * TRANSACTION_TIMEOUT_S
+_SLOW_PHASES = {"new": RESTORE_DEADLINE_S, "restore": RESTORE_DEADLINE_S * 1.5, "rewind": RESTORE_DEADLINE_S * 1.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What a service's bootstrap builds its stages from."""
+
+    settings: Settings
+    contracts: Contracts
+    flows: Flows
+    topics: Mapping[str, TopicInfo]
+    telemetry: Telemetry
+
+    def partitions(self, topic: str) -> int:
+        """Partition count of a topic. Raises ConfigError when it does not exist: services create nothing."""
+        if topic not in self.topics:
+            raise ConfigError(f"there is no topic {topic}; run `handrail topics provision`")
+        return self.topics[topic].partitions
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One stage to run; `worker` makes what it needs outside of transactions, in its thread."""
+
+    spec: Spec
+    worker: Callable[[], Worker] | None = None
+
+
+def main(service: str, build: Callable[[Deployment], Sequence[Plan]]) -> None:
+    """Run a service until it is told to stop; never returns."""
+    logs.configure(service)
+    logger = structlog.get_logger()
+    try:
+        code = _run(service, build)
+    except ConfigError as error:
+        logger.error("misconfigured", why=str(error))
+        code = MISCONFIGURED
+    except Unreachable as error:
+        logger.error("unreachable", why=str(error))
+        code = FAILED
+    logger.info("ended", code=code)
+    sys.stdout.flush()
+    os._exit(code)  # client threads of a fenced or hung stage must not hold up the end
+
+
+def _run(service: str, build: Callable[[Deployment], Sequence[Plan]]) -> int:
+    settings = Settings.from_env(os.environ)
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    contracts = Contracts.load(settings.contracts)
+    flows = Flows.load(settings.flows, settings.systems, contracts)
+    topics = describe(connect(settings.bootstrap, within_s=30))
+    telemetry = Telemetry.from_env(service, os.environ)
+    deployment = Deployment(settings, contracts, flows, topics, telemetry)
+    runners = [_Runner(plan, deployment, stop) for plan in build(deployment)]
+    for runner in runners:
+        require_consistent(topics, runner.plan.spec.inbox, private_topics(runner.plan.spec.name))
+        runner.thread.start()
+    code = _watch(runners, stop)
+    telemetry.shutdown()
+    return code
+
+
+def _watch(runners: Sequence[_Runner], stop: threading.Event) -> int:
+    """Until told to stop or a stage ends; a stage that hangs ends the process (librdkafka#5456, #5511)."""
+    while not stop.wait(0.2):
+        for runner in runners:
+            if not runner.thread.is_alive():
+                stop.set()
+            elif runner.hung():
+                structlog.get_logger().error("hung", stage=runner.plan.spec.name, phase=runner.phase())
+                faulthandler.dump_traceback(all_threads=True)
+                os._exit(HUNG)
+    deadline = time.monotonic() + _PHASE_LIMIT_S
+    for runner in runners:
+        runner.thread.join(max(0.0, deadline - time.monotonic()))
+    return max(runner.code for runner in runners)
+
+
+class _Runner:
+    """One stage and its thread. Everything of Kafka is made, used and closed in that thread."""
+
+    def __init__(self, plan: Plan, deployment: Deployment, stop: threading.Event) -> None:
+        self.plan = plan
+        self.code = OK
+        self.thread = threading.Thread(target=self._guarded, name=plan.spec.name, daemon=True)
+        self._deployment = deployment
+        self._stop = stop
+        self._stage: Stage | None = None
+        self._started = time.monotonic()
+
+    def phase(self) -> str:
+        return self._stage.phase if self._stage else "new"
+
+    def hung(self) -> bool:
+        since = self._stage.phase_since if self._stage else self._started
+        return time.monotonic() - since > _SLOW_PHASES.get(self.phase(), _PHASE_LIMIT_S)
+
+    def _guarded(self) -> None:
+        logger = structlog.get_logger().bind(stage=self.plan.spec.name)
+        try:
+            self._loop()
+        except Fenced as error:
+            logger.error("fenced", why=str(error))
+            self.code = FENCED
+        except ConfigError as error:
+            logger.error("misconfigured", why=str(error))
+            self.code = MISCONFIGURED
+        except Unreachable as error:
+            logger.error("unreachable", why=str(error))
+            self.code = FAILED
+        except BaseException:
+            logger.exception("crashed")
+            self.code = FAILED
+
+    def _loop(self) -> None:
+        settings, spec = self._deployment.settings, self.plan.spec
+        folder = StateFolder(settings.home, spec.name, settings.ordinal)
+        ids = {topic: self._deployment.topics[topic].id for topic in private_topics(spec.name)}
+        partitions = self._deployment.partitions(spec.inbox)
+        fault = faults.from_env(os.environ, spec.name)
+        log = KafkaLog(settings.bootstrap, spec.name, settings.ordinal, spec.inbox, fault)
+        self._stage = stage = Stage(
+            spec,
+            log,
+            self._deployment.contracts,
+            folder=folder.partition,
+            identity=lambda partition: Identity(spec.name, partition, partitions, ids),
+            clock=SystemClock(),
+            telemetry=self._deployment.telemetry,
+            jitter=random.random,
+            worker=self.plan.worker() if self.plan.worker else None,
+            fault=fault,
+        )
+        while not self._stop.is_set():
+            stage.step()
+        stage.close()
+        folder.close()

@@ -1,0 +1,38 @@
+"""The only place where recovery's concrete things are made."""
+
+from __future__ import annotations
+
+from handrail.outbox import LETTER_ORDER
+from handrail.recovery.letter import CONTRACT as DEAD_LETTER
+from handrail.service import Deployment, Plan
+from handrail.spec import Spec
+
+from handrail_recovery.commands import OPERATOR_COMMAND, carry_out
+from handrail_recovery.letters import TABLES, keep
+
+QUARANTINE = "dead-letters.quarantine"
+
+
+def plans(deployment: Deployment) -> list[Plan]:
+    """Two stages: operators' orders, and the letters that they are about."""
+    commands = Spec(
+        name="recovery.commands",
+        inbox="recovery.commands",
+        accepts=frozenset({OPERATOR_COMMAND}),
+        handler=carry_out,
+        partitions=deployment.partitions,
+        knows=lambda _flow, _version: True,
+        ordering="none",
+    )
+    letters = Spec(
+        name="recovery.letters",
+        inbox="dead-letters",
+        accepts=frozenset({DEAD_LETTER, LETTER_ORDER}),
+        handler=keep,
+        partitions=deployment.partitions,
+        knows=lambda _flow, _version: True,
+        tables=TABLES,
+        ordering="none",
+        dead_letters=QUARANTINE,  # a letter that can't be read must not become a letter about a letter
+    )
+    return [Plan(commands), Plan(letters)]

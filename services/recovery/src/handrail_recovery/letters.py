@@ -1,0 +1,94 @@
+"""Dead letters and their states: OPEN, REPLAYING, RESOLVED, DISCARDED. This stage is their only writer. Pure.
+
+An order moves a letter by compare-and-set on (state, generation): a double click, or an order about what has changed since,
+does nothing. The outgoing record and the new state are one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from handrail.envelope import Replay
+from handrail.message import Due, Finished, Message, Output, Relay
+from handrail.outbox import LETTER_ORDER
+from handrail.pending import View
+from handrail.recovery.letter import CONTRACT as DEAD_LETTER
+from handrail.recovery.letter import headers_of
+
+from handrail import envelope
+
+LETTER_STATE = "handrail/letter-state.v1"
+STATES_TOPIC = "recovery.states"
+TABLES = {"letters": DEAD_LETTER, "states": LETTER_STATE}
+_FINAL = ("RESOLVED", "DISCARDED")
+
+
+def keep(given: Message | Due | Finished, view: View) -> Iterable[Output | Relay]:
+    """A new letter is kept and OPEN; an order moves it."""
+    if not isinstance(given, Message):
+        raise TypeError(f"recovery.letters sets no timers, yet {type(given).__name__} came")
+    if given.type == DEAD_LETTER:
+        return _opened(given.body, view)
+    if given.type == LETTER_ORDER:
+        return _ordered(given.body, view)
+    raise TypeError(f"recovery.letters does not know {given.type}")
+
+
+def _opened(letter: Mapping[str, Any], view: View) -> list[Output | Relay]:
+    before = view.get("states", letter["letter"])
+    if before is not None and before["generation"] >= letter["generation"]:
+        return []
+    state = {
+        "letter": letter["letter"],
+        "generation": letter["generation"],
+        "state": "OPEN",
+        "stage": letter["stage"],
+        "flow": letter["flow"],
+        "failure_class": letter["failure_class"],
+        "replays": before["replays"] if before else 0,
+        "by": None,
+        "reason": letter["message"],
+        "at": letter["failed_at"],
+    }
+    view.put("letters", letter["letter"], letter)
+    return [_moved(state, view)]
+
+
+def _ordered(order: Mapping[str, Any], view: View) -> list[Output | Relay]:
+    letter, state = view.get("letters", order["letter"]), view.get("states", order["letter"])
+    if letter is None or state is None or state["generation"] != order["generation"]:
+        return []
+    match state["state"], order["order"]:
+        case "OPEN", "replay":
+            moved = {**state, "state": "REPLAYING", "replays": state["replays"] + 1}
+        case "OPEN", "discard":
+            moved = {**state, "state": "DISCARDED"}
+        case "REPLAYING", "resolved":
+            moved = {**state, "state": "RESOLVED"}
+        case _:
+            return []
+    moved |= {"by": order["by"], "reason": order["reason"], "at": order["at"]}
+    sent: list[Output | Relay] = [_moved(moved, view)]
+    if moved["state"] == "REPLAYING":
+        sent.append(_original(letter))
+    if moved["state"] in _FINAL:
+        view.put("letters", letter["letter"], None)
+    return sent
+
+
+def _moved(state: Mapping[str, Any], view: View) -> Output:
+    view.put("states", state["letter"], state)
+    return Output(STATES_TOPIC, LETTER_STATE, state["letter"], body=state)
+
+
+def _original(letter: Mapping[str, Any]) -> Relay:
+    """The original bytes to the stage that failed, on the partition that it came from; never to the shared source."""
+    replay = Replay(letter["letter"], letter["generation"], letter["topic"], letter["partition"], letter["offset"])
+    return Relay(
+        topic=f"{letter['stage']}.replay",
+        partition=letter["partition"],
+        key=letter["key"],
+        value=letter["value"],
+        headers=(*headers_of(letter["headers"]), envelope.write_replay(replay)),
+    )
