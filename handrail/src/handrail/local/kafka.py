@@ -9,6 +9,7 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,6 +30,7 @@ _JVM = (
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
 )
+_ROOM = "(make room or make it writable, or choose another folder with HANDRAIL_HOME)"
 _TROUBLE = re.compile(r"(\bERROR\b|\bFATAL\b|Exception|No space left|Read-only|File too large)")
 
 
@@ -58,17 +60,26 @@ class LocalKafka:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def exit_code(self) -> int | None:
+        """How it ended, as `subprocess` has it; None while it lives or after `stop`."""
+        return self._process.poll() if self._process else None
+
+    @property
     def log_file(self) -> Path:
         return self.folder / "logs" / "kafka.log"
 
-    def start(self, within_s: float = 60.0) -> None:
-        """Start the broker and wait until it answers; nothing to do if it runs.
+    def start(self, within_s: float = 60.0, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Start the broker and wait until it answers; nothing to do if it runs. Gives up early when `cancelled()`.
 
         Raises ConfigError (the port is taken, no Java here, a jar differs), StateError (the folder can't be written),
         Unreachable (a jar is missing and can't be fetched), HandrailError (Kafka ended or did not answer in time).
         """
-        if self.alive:
-            return
+        if not self.alive:
+            self.launch()
+            self._wait_ready(within_s, cancelled)
+
+    def launch(self) -> None:
+        """Start the broker and do not wait. Raises as `start` does, but for an end or a silence of Kafka's own."""
         if not is_free(self.port):
             who = holder(self.port)
             raise ConfigError(
@@ -86,11 +97,7 @@ class LocalKafka:
                     output=output,
                 )
         except OSError as error:
-            raise StateError(
-                f"{self.folder}: Kafka's data can't be written there: {error.strerror or error} "
-                "(make room or make it writable, or choose another folder with HANDRAIL_HOME)"
-            ) from error
-        self._wait_ready(within_s)
+            raise StateError(f"{self.folder}: Kafka's data can't be written there: {_reason(error)} {_ROOM}") from error
 
     def stop(self, within_s: float = 15.0) -> None:
         """End the broker cleanly; kill it if that takes longer than `within_s`. Nothing to do if it does not run."""
@@ -153,21 +160,22 @@ class LocalKafka:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StateError(
-                f"{self.folder / 'data'}: Kafka can't use this folder: {_tail(done.stdout + done.stderr)} "
-                "(make room or make it writable, or choose another folder with HANDRAIL_HOME)"
+                f"{self.folder / 'data'}: Kafka can't use this folder: {_tail(done.stdout + done.stderr)} {_ROOM}"
             )
 
-    def _wait_ready(self, within_s: float) -> None:
+    def _wait_ready(self, within_s: float, cancelled: Callable[[], bool]) -> None:
         deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not cancelled():
             if not self.alive:
-                raise HandrailError(f"Kafka ended while starting: {self._trouble()} (all of it: {self.log_file})")
+                raise HandrailError(f"Kafka ended while starting: {self.trouble()} (all of it: {self.log_file})")
             if wait_until_answers(self.bootstrap, within_s=0.5):
                 return
         self.kill()
-        raise HandrailError(f"Kafka did not answer within {within_s:.0f} s: {self._trouble()} (log: {self.log_file})")
+        if not cancelled():
+            raise HandrailError(f"Kafka did not answer within {within_s:.0f} s: {self.trouble()} ({self.log_file})")
 
-    def _trouble(self) -> str:
+    def trouble(self) -> str:
+        """What its log says about why it ended, in at most four lines."""
         texts = [file.read_text(errors="replace") for file in (self._console_file, self.log_file) if file.exists()]
         return _tail("\n".join(texts))
 
@@ -182,6 +190,10 @@ def java_path() -> Path:
             "platform, run Kafka elsewhere and set HANDRAIL_BOOTSTRAP"
         ) from error
     return Path(JAVA)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _tail(text: str) -> str:

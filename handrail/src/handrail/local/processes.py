@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import IO
 
 from handrail.local import launch
@@ -16,7 +15,7 @@ from handrail.local import launch
 Child = subprocess.Popen[bytes]
 
 
-def spawn(command: Sequence[str], *, env: Mapping[str, str], output: int | IO[bytes], cwd: Path | None = None) -> Child:
+def spawn(command: Sequence[str], *, env: Mapping[str, str], output: int | IO[bytes]) -> Child:
     """Start `command` in a session of its own (a Ctrl-C goes to us alone), tied to our life by `launch`.
 
     Its output and its errors go to `output`. Raises OSError.
@@ -24,7 +23,7 @@ def spawn(command: Sequence[str], *, env: Mapping[str, str], output: int | IO[by
     return subprocess.Popen(
         [sys.executable, "-S", "-E", launch.__file__, str(os.getpid()), *command],
         env=dict(env),
-        cwd=cwd,
+        bufsize=0,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
@@ -55,4 +54,12 @@ def send(child: Child, number: signal.Signals) -> None:
     try:
         os.killpg(child.pid, number)
     except ProcessLookupError:  # it ended just now
+        return
+
+
+def sweep(child: Child) -> None:
+    """Kill what an ended child has left behind in its session."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
         return

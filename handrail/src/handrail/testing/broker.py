@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+
 from handrail.errors import HandrailError
 from handrail.kafka.admin import connect
 from handrail.local.broker_config import ONE_NODE

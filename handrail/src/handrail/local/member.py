@@ -1,0 +1,153 @@
+"""One supervised process: a service with its pipe, or the broker; how often it has crashed and when it is due again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from handrail.errors import HandrailError
+from handrail.local import processes, restarts
+from handrail.local.kafka import LocalKafka
+from handrail.local.logs import Lines
+from handrail.local.services import Service
+from handrail.local.state import BROKEN, RUNNING, STOPPED, WAITING, ProcessState
+
+
+class Member:
+    """A service that is started, watched and started again. Used by the supervisor's thread alone."""
+
+    def __init__(self, service: Service, env: Mapping[str, str]) -> None:
+        self.service = service
+        self.wanted = True
+        self._env = env
+        self._child: processes.Child | None = None
+        self._lines = Lines()
+        self._started = 0.0
+        self._due = 0.0
+        self._in_a_row = 0
+        self._state = ProcessState(service.name, STOPPED, None, since=0)
+
+    @property
+    def name(self) -> str:
+        return self.service.name
+
+    @property
+    def state(self) -> ProcessState:
+        return self._state
+
+    @property
+    def child(self) -> processes.Child | None:
+        """Its process while it has one that was not seen to end."""
+        return self._child
+
+    @property
+    def is_due(self) -> bool:
+        return self.wanted and self._child is None and time.monotonic() >= self._due
+
+    def start(self) -> int:
+        """Start the process; returns the descriptor of its output, which is non-blocking."""
+        restarts_so_far = self._state.restarts + (1 if self._state.since else 0)
+        self._child = processes.spawn(self.service.command, env=self._env, output=subprocess.PIPE)
+        assert self._child.stdout is not None
+        os.set_blocking(self._child.stdout.fileno(), False)
+        self._started = time.monotonic()
+        self._state = ProcessState(self.name, RUNNING, self._child.pid, _now(), restarts_so_far)
+        return self._child.stdout.fileno()
+
+    def read(self) -> tuple[list[str], bool]:
+        """The lines that it has written by now, and whether more may come."""
+        lines: list[str] = []
+        if self._child is None or self._child.stdout is None:
+            return lines, False
+        while data := self._child.stdout.read(65536):  # an unbuffered pipe: None when empty, b"" at its end
+            lines.extend(self._lines.feed(data))
+        return lines, data is None
+
+    def see_end(self) -> Iterator[str]:
+        """If the process has ended: its last lines and what is done about it, told as one more line."""
+        if self._child is None or self._child.poll() is None:
+            return
+        child = self._child
+        processes.sweep(child)
+        yield from self.read()[0]
+        yield from self._lines.end()
+        assert child.stdout is not None
+        child.stdout.close()
+        self._child = None
+        code, lived = child.returncode, time.monotonic() - self._started
+        if self.wanted:
+            again = restarts.after_end(code, lived, self._in_a_row)
+            self._in_a_row = again.in_a_row
+            self._due = time.monotonic() + again.after_s
+            self._end(BROKEN if again.config_error else WAITING, again.reason)
+            yield f"[supervisor] ended: {again.reason}; starts again in {again.after_s:g} s"
+        else:
+            self._end(STOPPED, restarts.describe(code))
+            if code != 0:
+                yield f"[supervisor] ended while stopping: {restarts.describe(code)}"
+
+    def want(self, wanted: bool) -> None:
+        """Whether it should run; if so, at once."""
+        self.wanted = wanted
+        self._due = 0.0
+        if not wanted and self._child is None:
+            self._end(STOPPED, self._state.note)
+
+    def _end(self, state: str, note: str) -> None:
+        self._state = ProcessState(self.name, state, None, _now(), self._state.restarts, note)
+
+
+class BrokerMember:
+    """The local Kafka, started again when it ends. Its first start is waited for; services outlast the later ones."""
+
+    name = "kafka"
+
+    def __init__(self, kafka: LocalKafka) -> None:
+        self.kafka = kafka
+        self._started = 0.0
+        self._due: float | None = None
+        self._in_a_row = 0
+        self._state = ProcessState(self.name, STOPPED, None, since=0)
+
+    @property
+    def state(self) -> ProcessState:
+        return self._state
+
+    def start(self, cancelled: Callable[[], bool]) -> None:
+        """Start it and wait until it answers. Raises as LocalKafka.start does."""
+        self.kafka.start(cancelled=cancelled)
+        self._is_running(restarts_so_far=0)
+
+    def watch(self) -> Iterator[str]:
+        """Notice its end, and start it again when that is due."""
+        if self._due is None and not self.kafka.alive:
+            yield self._plan(self.kafka.exit_code or 0, self.kafka.trouble())
+        elif self._due is not None and time.monotonic() >= self._due:
+            self._due = None
+            try:
+                self.kafka.launch()
+                self._is_running(self._state.restarts + 1)
+            except HandrailError as error:
+                yield self._plan(1, str(error))
+
+    def stop(self, within_s: float) -> None:
+        self.kafka.stop(within_s)
+        self._state = ProcessState(self.name, STOPPED, None, _now(), self._state.restarts)
+
+    def _is_running(self, restarts_so_far: int) -> None:
+        self._started = time.monotonic()
+        self._state = ProcessState(self.name, RUNNING, self.kafka.pid, _now(), restarts_so_far)
+
+    def _plan(self, exit_code: int, why: str) -> str:
+        lived = time.monotonic() - self._started if self._state.state == RUNNING else 0.0
+        again = restarts.after_end(exit_code, lived, self._in_a_row)
+        self._in_a_row = again.in_a_row
+        self._due = time.monotonic() + again.after_s
+        self._state = ProcessState(self.name, WAITING, None, _now(), self._state.restarts, f"{again.reason}: {why}")
+        return f"[supervisor] ended: {again.reason}: {why}; starts again in {again.after_s:g} s"
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
