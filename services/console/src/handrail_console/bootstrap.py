@@ -1,0 +1,69 @@
+"""The only place where the service's concrete things are made."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import structlog
+from handrail.contracts import MAX_BYTES, Contracts
+from handrail.errors import ConfigError
+from handrail.settings import Settings
+
+from handrail_console.follower import Follower
+from handrail_console.ledger import Ledger
+from handrail_console.source import Source
+
+LETTER_BYTES = MAX_BYTES + 256 * 1024
+"""A dead letter holds a whole message and what is known of its failure."""
+
+
+def contracts_for_ledger(folder: Path) -> Contracts:
+    """The contracts, with room for dead letters of the largest messages."""
+    contracts = Contracts.load(folder)
+    return Contracts((contracts[name] for name in contracts.names()), max_bytes=LETTER_BYTES)
+
+
+def configure_logs() -> None:
+    """JSON lines on stdout. aiokafka's own are silenced: it repeats itself while Kafka is away, we say it once."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+    )
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+async def serve(settings: Settings) -> None:
+    """Keep the ledger up with the topics until SIGTERM or SIGINT. Raises ConfigError."""
+    with Ledger(settings.ledger, contracts_for_ledger(settings.contracts)) as ledger:
+        following = asyncio.create_task(Follower(ledger, partial(Source.open, settings.bootstrap)).run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, following.cancel)
+        with suppress(asyncio.CancelledError):
+            await following
+
+
+def main(env: Mapping[str, str]) -> int:
+    """The exit code: 0 when it was stopped, 2 when a file or setting is wrong (said in the log)."""
+    configure_logs()
+    log = structlog.get_logger().bind(service="console")
+    try:
+        asyncio.run(serve(Settings.from_env(env)))
+    except ConfigError as error:
+        log.error("stopped", why=str(error))
+        return 2
+    log.info("ended")
+    return 0

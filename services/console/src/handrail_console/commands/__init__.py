@@ -1,0 +1,1 @@
+"""The commands of console: `handrail runs`, `handrail dlq`, `handrail tasks`."""

@@ -1,0 +1,77 @@
+"""The loop of console: read, write to the ledger, and come back when Kafka was away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+from handrail.errors import Unreachable
+
+from handrail_console.ledger import Ledger, Positions
+from handrail_console.source import Source
+
+BATCH = 1_000
+READ_S = 0.5
+CHECK_S = 10.0
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 10.0
+
+
+class Follower:
+    """Keeps a ledger up with the topics. `connect` makes a Source for positions, or raises Unreachable."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        connect: Callable[[Positions], Awaitable[Source]],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._ledger = ledger
+        self._connect = connect
+        self._sleep = sleep
+        self._log = structlog.get_logger().bind(service="console")
+        self._away = False
+
+    async def run(self) -> None:
+        """Follow until cancelled: writing is never cut, because it does not await.
+
+        Raises StateError when the ledger can't be written or is of another Kafka.
+        """
+        wait = FIRST_WAIT_S
+        while True:
+            try:
+                async with await self._connect(self._ledger.positions()) as source:
+                    self._here(source)
+                    wait = FIRST_WAIT_S
+                    await self._follow(source)
+            except Unreachable as error:
+                self._gone(error)
+                await self._sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT_S)
+
+    async def _follow(self, source: Source) -> None:
+        clock = asyncio.get_running_loop().time
+        heard = clock()
+        while True:
+            if await self.step(source):
+                heard = clock()
+            elif clock() - heard >= CHECK_S:
+                await source.check()
+                heard = clock()
+
+    async def step(self, source: Source) -> int:
+        """Read one batch and write it. Gives how many records were new."""
+        return self._ledger.apply(await source.read(BATCH, READ_S))
+
+    def _here(self, source: Source) -> None:
+        self._away = False
+        self._log.info("following", ledger=str(self._ledger.path))
+        for place, lost in source.skipped.items():
+            self._log.warning("offsets_gone", topic=place.topic, partition=place.partition, offsets=lost)
+
+    def _gone(self, error: Unreachable) -> None:
+        """Say it once: it is tried again and again without a word."""
+        if not self._away:
+            self._log.warning("kafka_away", why=str(error))
+        self._away = True

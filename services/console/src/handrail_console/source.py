@@ -1,0 +1,121 @@
+"""Reading the shared topics with aiokafka: every partition by assignment, from the ledger's own positions, no group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from handrail.errors import StateError, Unreachable
+from handrail.kafka.admin import connect
+
+from handrail_console.ledger import Positions
+from handrail_console.projection import TOPICS, Record
+
+ANSWER_S = 8.0
+SHORT_S = 2.0
+"""For what runs in a thread: the end of the process waits for it."""
+FETCH_BYTES = 4 * 1024 * 1024
+
+
+class Source:
+    """One connection to Kafka. When anything goes wrong it is thrown away and a new one is made."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> None:
+        self._consumer = consumer
+        self._places = places
+        self.skipped: dict[TopicPartition, int] = {}
+        """Offsets that were gone before they could be read, by partition."""
+
+    @classmethod
+    async def open(cls, bootstrap: str, positions: Positions) -> Source:
+        """Assign every partition of the topics and go to the positions.
+
+        Raises Unreachable when Kafka does not answer or a topic is missing, and StateError when the ledger has read
+        further than a topic goes.
+        """
+        places = await asyncio.to_thread(_places, bootstrap)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap,
+            client_id="handrail-console",
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=FETCH_BYTES,
+            request_timeout_ms=int(ANSWER_S * 1000),
+        )
+        source = cls(consumer, places)
+        try:
+            async with asyncio.timeout(ANSWER_S * 2):
+                await consumer.start()
+                consumer.assign(places)
+                await source._seek(positions)
+        except BaseException as error:
+            await consumer.stop()
+            if isinstance(error, (KafkaError, TimeoutError)):
+                raise Unreachable(f"Kafka at {bootstrap} does not answer: {_said(error)}") from error
+            raise
+        return source
+
+    async def _seek(self, positions: Positions) -> None:
+        beginnings = await self._consumer.beginning_offsets(self._places)
+        ends = await self._consumer.end_offsets(self._places)
+        for place in self._places:
+            following = positions.get((place.topic, place.partition), 0)
+            if following > ends[place]:
+                raise StateError(
+                    f"the ledger has read {place.topic}[{place.partition}] up to offset {following}, but it ends at "
+                    f"{ends[place]}: the ledger is of another Kafka. Stop console, delete the ledger's file with its "
+                    "-wal and -shm, start console: it is rebuilt"
+                )
+            if following < beginnings[place] and (place.topic, place.partition) in positions:
+                self.skipped[place] = beginnings[place] - following
+            self._consumer.seek(place, max(following, beginnings[place]))
+
+    async def read(self, limit: int, within_s: float) -> list[Record]:
+        """The next records, none when there are none in that time. Raises Unreachable."""
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=int(within_s * 1000), max_records=limit)
+        except OffsetOutOfRangeError as error:
+            raise Unreachable(f"a topic was cut or made anew while it was read: {_said(error)}") from error
+        except KafkaError as error:
+            raise Unreachable(f"Kafka does not answer: {_said(error)}") from error
+        return [
+            Record(place.topic, place.partition, one.offset, one.timestamp, one.key, one.value)
+            for place, records in fetched.items()
+            for one in records
+        ]
+
+    async def check(self) -> None:
+        """Ask whether Kafka is there; a silent topic and a dead broker look the same to `read`. Raises Unreachable."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._consumer.end_offsets(self._places)
+        except (KafkaError, TimeoutError) as error:
+            raise Unreachable(f"Kafka does not answer: {_said(error)}") from error
+
+    async def close(self) -> None:
+        await self._consumer.stop()
+
+    async def __aenter__(self) -> Source:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _places(bootstrap: str) -> list[TopicPartition]:
+    topics = connect(bootstrap, SHORT_S).list_topics(timeout=SHORT_S).topics
+    missing = [name for name in TOPICS if name not in topics]
+    if missing:
+        raise Unreachable(f"Kafka at {bootstrap} has no topic {', '.join(missing)}: `handrail up` makes the topics")
+    return [TopicPartition(name, number) for name in TOPICS for number in sorted(topics[name].partitions)]
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
