@@ -37,7 +37,9 @@ def list_(
     if as_json:
         typer.echo(json.dumps([_described(contract) for contract in contracts], indent=2))
         return
-    table = Table("contract", "id", "critical fields", "what it says", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for title, whole in (("contract", True), ("id", True), ("critical fields", False), ("what it says", False)):
+        table.add_column(title, no_wrap=whole)
     for contract in contracts:
         critical = " ".join(field.name for field in contract.fields if field.critical)
         table.add_row(contract.name, str(contract.id), critical, contract.schema["doc"])

@@ -46,7 +46,8 @@ class Codec:
             field, text = locate(self.contract.schema, value) or (None, str(error))
             raise ContractBroken(f"{self.contract.name}: {text}", field=field) from error
         if wrong is not None:
-            raise ContractBroken(f"{self.contract.name}: {wrong}", field=wrong.partition(" ")[0])
+            path, text = wrong
+            raise ContractBroken(f"{self.contract.name}: {path} {text}", field=path)
         if out.tell() > self._max_bytes:
             raise ContractBroken(f"{self.contract.name}: {out.tell()} bytes, at most {self._max_bytes} are allowed")
         return out.getvalue()
