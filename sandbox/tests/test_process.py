@@ -81,6 +81,28 @@ def test_what_was_answered_is_in_the_books_after_kill_9(db: Path, make_caller) -
     assert json.loads(out)["systems"]["billing"]["effects"]["invoice"]["count"] == 20
 
 
+def test_a_full_disk_is_a_500_that_did_nothing_and_the_server_goes_on(db: Path, make_caller) -> None:
+    port = free_port()
+    full = (
+        "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000));"
+        "runpy.run_module('handrail_sandbox', run_name='__main__')"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", full, "serve", "--port", str(port), "--db", str(db)], stderr=subprocess.DEVNULL
+    ) as process:
+        control = SandboxControl(f"http://127.0.0.1:{port}")
+        assert control.ready()
+        caller = make_caller(control)
+        answers = {}
+        while 500 not in answers.values():
+            answers[f"{len(answers)}/1"] = caller.invoice(f"{len(answers)}/1").status
+        assert caller.call("GET", "/_health").status == 200
+        process.terminate()
+        process.wait(timeout=20)
+    with Books(db) as books:
+        assert set(books.effects_by_reference()) == {name for name, status in answers.items() if status == 201}
+
+
 def test_replies_are_not_held_back() -> None:
     with listen(0) as listener:
         assert listener.proto == socket.IPPROTO_TCP, "asyncio would not set TCP_NODELAY"
