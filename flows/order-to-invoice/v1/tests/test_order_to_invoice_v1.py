@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from handrail.contracts import Contracts
 from handrail.flow import Flow, Flows
 

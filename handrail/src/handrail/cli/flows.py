@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from handrail.contracts import Contracts
 from handrail.errors import FlowError, Problem
@@ -66,7 +66,8 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table("flow", "version", "released", "owner", "trigger", "purpose", box=None, pad_edge=False)
+    name = Column("flow", no_wrap=True)
+    table = Table(name, "version", "released", "owner", "trigger", "purpose", box=None, pad_edge=False)
     for row in rows:
         shown = {**row, "released": "yes" if row["released"] else "no"}
         table.add_row(*(str(shown[key]) for key in ("flow", "version", "released", "owner", "trigger", "purpose")))

@@ -15,6 +15,9 @@ ONCE = "one unattended attempt; an unknown outcome goes to a person"
 QUESTION = "a question: it has no effect, so it may be asked again"
 PERSON = "a person decides, once"
 
+# Not of a step: poison ends where bytes are decoded, infra runs again by itself, critical stops the process.
+_ELSEWHERE = frozenset({ErrorClass.POISON, ErrorClass.INFRA, ErrorClass.CRITICAL})
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -69,17 +72,17 @@ def _of_step(flow: Flow, step: Step) -> list[Answer]:
             Answer(step.id, "business", "a no ends the run as rejected, with the person's reason"),
         ]
     last = _last_resort(flow)
-    answers = {
+    answers: dict[ErrorClass, str] = {
         ErrorClass.TRANSIENT: _tried(flow.policy, ErrorClass.TRANSIENT, last),
         ErrorClass.RATE_LIMITED: "waits as long as the system says, no attempt counted; over 24h: " + last,
-        ErrorClass.OUTAGE: "the system's work pauses until it is back; nothing is dropped",
+        ErrorClass.OUTAGE: _tried(flow.policy, ErrorClass.OUTAGE, last),
         ErrorClass.UNKNOWN_OUTCOME: _unknown(flow, step, last),
         ErrorClass.BUSINESS: last,
         ErrorClass.CONTRACT: last,
         ErrorClass.CONFIG: last,
         ErrorClass.BUG: _tried(flow.policy, ErrorClass.BUG, last),
     }
-    return [Answer(step.id, str(error_class), what) for error_class, what in answers.items()]
+    return [Answer(step.id, each.value, answers.get(each, "")) for each in ErrorClass if each not in _ELSEWHERE]
 
 
 def _last_resort(flow: Flow) -> str:
@@ -107,5 +110,7 @@ def _tried(policy: Policy, error_class: ErrorClass, last: str) -> str:
     if backoff.times == 0:
         return last
     pace = f"from {format_duration(backoff.first_ms)} to {format_duration(backoff.cap_ms)} apart"
-    times = "again until it works" if backoff.times is None else f"{backoff.times} more times"
+    if backoff.times is None and backoff.max_age_ms is None:
+        return f"tried again until it works, {pace}; nothing is dropped"
+    times = "again and again" if backoff.times is None else f"{backoff.times} more times"
     return f"tried {times}, {pace}; then {'dropped with a reason' if backoff.discard else last}"
