@@ -36,6 +36,8 @@ _FENCED = frozenset(
 _METADATA_PREFIX = b"CGMDv2:"
 _CALL_S = 10.0
 _INIT_S = 30.0
+_WITHOUT_POLL_S = 2.0
+_NO_ROOM_S = 0.01
 
 
 class KafkaLog:
@@ -51,6 +53,7 @@ class KafkaLog:
         self._revoked: list[int] = []
         self._held: set[int] = set()
         self._paused = False
+        self._polled = 0.0
         self._fatal: KafkaError | None = None
         self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
         self._producer: Producer | None = None
@@ -61,6 +64,10 @@ class KafkaLog:
     # --- polling
 
     def poll(self, limit: int, timeout: float) -> Batch:
+        if limit <= 0 and time.monotonic() - self._polled < _WITHOUT_POLL_S:
+            time.sleep(min(timeout, _NO_ROOM_S))
+            return Batch([], (), (), self._consumer.consumer_group_metadata())
+        self._polled = time.monotonic()
         self._pause_all(limit <= 0)
         first = self._consumer.poll(timeout)
         messages = [] if first is None else [first]
@@ -74,7 +81,7 @@ class KafkaLog:
         return Batch(records, assigned, revoked, self._consumer.consumer_group_metadata())
 
     def _pause_all(self, pause: bool) -> None:
-        """With no room for more, go on polling for the group's sake, without taking anything."""
+        """Without room for long, poll for the group's sake. A pause throws away what was fetched, so short ones only wait."""
         if pause == self._paused:
             return
         self._paused = pause

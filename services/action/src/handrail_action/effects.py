@@ -126,7 +126,7 @@ class Effects:
         return []
 
     def _check(self, row: Row, context: Context, view: View) -> list[Output]:
-        """Ask whether it happened. Without a question to ask, the key is sent again where it is honoured, or a person looks."""
+        """Ask whether it happened. Without a question, the key is sent again where it is honoured, or a person looks."""
         if context.question is None:
             info = FailureInfo(
                 ErrorClass.UNKNOWN_OUTCOME, message=row["reason"] or "nobody can say whether it happened"
