@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from handrail.contracts import Contract, Contracts
@@ -42,7 +43,7 @@ def list_(
         table.add_column(title, no_wrap=whole)
     for contract in contracts:
         critical = " ".join(field.name for field in contract.fields if field.critical)
-        table.add_row(contract.name, str(contract.id), critical, contract.schema["doc"])
+        table.add_row(contract.name, str(contract.id), critical, escape(contract.schema["doc"]))
     Console().print(table)
 
 

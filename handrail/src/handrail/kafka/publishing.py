@@ -61,7 +61,7 @@ def require_topic(bootstrap: str, topic: str, within_s: float = WITHIN_S) -> int
         hint = f" Topics there: {', '.join(near[:8])}." if near else ""
         raise ConfigError(
             f"Kafka at {bootstrap} has no topic {topic}.{hint} Add it to deploy/kafka/topics.yaml and run "
-            "`handrail topics apply`, or name another with --topic; publishing creates nothing"
+            "`handrail topics provision`, or name another with --topic; publishing creates nothing"
         )
     return len(topics[topic].partitions)
 
