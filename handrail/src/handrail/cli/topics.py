@@ -62,7 +62,7 @@ def provision_topics(as_json: JsonOption = False) -> None:
     """
     settings = Settings.from_env(os.environ)
     wanted = load_topology(settings)
-    report = provision(connect(settings.bootstrap), wanted)
+    report = provision(settings.bootstrap, wanted)
     if as_json:
         made = {"created": report.created, "changed": report.changed, "offsets": dict(report.offsets)}
         typer.echo(json.dumps(made, indent=2))

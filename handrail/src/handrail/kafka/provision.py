@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its re-exports are not marked as such
     AdminClient,
     AlterConfigOpType,
@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its re-expo
 
 from handrail.contracts import Contracts
 from handrail.errors import ConfigError, HandrailError, Unreachable
+from handrail.kafka.admin import connect
 from handrail.kafka.topics import GroupSpec, Source, TopicSpec, Topology, topology
 from handrail.kafka.topics_file import TopicsFile
 from handrail.settings import Settings
@@ -47,20 +48,21 @@ class Report:
     offsets: Mapping[str, int] = field(default_factory=dict)
 
 
-def provision(client: AdminClient, wanted: Topology) -> Report:
+def provision(bootstrap: str, wanted: Topology) -> Report:
     """Create the missing topics, set settings that differ, and commit an offset (the earliest there is) for every
     partition of every group that has none.
 
-    Raises ConfigError when a topic has another partition count, before anything is changed; Unreachable when Kafka stops
-    answering; HandrailError when it refuses.
+    Raises ConfigError when a topic has another partition count, before anything is changed; Unreachable when Kafka does
+    not answer; HandrailError when it refuses.
     """
+    client = connect(bootstrap)
     have = partition_counts(client)
     _refuse_changed_counts(wanted.topics, have)
     created = _create(client, [topic for topic in wanted.topics if topic.name not in have], wanted.replication)
     have = _wait_for_topics(client, wanted.topics)
     _refuse_changed_counts(wanted.topics, have)
     changed = _align_settings(client, [topic for topic in wanted.topics if topic.name not in created])
-    return Report(tuple(created), tuple(changed), _commit_starts(client, wanted.groups, have))
+    return Report(tuple(created), tuple(changed), _commit_starts(client, bootstrap, wanted.groups, have))
 
 
 def load_topology(settings: Settings) -> Topology:
@@ -152,69 +154,58 @@ def _align_settings(client: AdminClient, present: list[TopicSpec]) -> list[str]:
     return [resource.name for resource in changes]
 
 
-def _commit_starts(client: AdminClient, groups: Iterable[GroupSpec], have: Mapping[str, int]) -> dict[str, int]:
+def _commit_starts(
+    client: AdminClient, bootstrap: str, groups: Iterable[GroupSpec], have: Mapping[str, int]
+) -> dict[str, int]:
     by_group: dict[str, list[TopicPartition]] = {}
     for group in groups:
         partitions = [TopicPartition(group.topic, number) for number in range(have[group.topic])]
         by_group.setdefault(group.group, []).extend(partitions)
-    without = _retried(lambda: _without_offset(client, by_group))
-    starts = _retried(lambda: _earliest(client, {place for places in without.values() for place in places}))
-    offsets = {
-        group: [TopicPartition(topic, number, starts[topic, number]) for topic, number in places]
-        for group, places in without.items()
-    }
-    _retried(lambda: _alter(client, offsets))
-    return {group: len(places) for group, places in offsets.items()}
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        counts = pool.map(lambda name: _commit_missing(client, bootstrap, name, by_group[name]), by_group)
+        return {name: count for name, count in zip(by_group, counts, strict=True) if count}
 
 
-def _without_offset(
-    client: AdminClient, groups: Mapping[str, list[TopicPartition]]
-) -> dict[str, list[tuple[str, int]]]:
-    asked = {
-        group: client.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, partitions)], request_timeout=REQUEST_S
-        )[group]
-        for group, partitions in groups.items()
-    }
-    answers = {group: future.result().topic_partitions for group, future in asked.items()}
-    return {
-        group: places
-        for group, answer in answers.items()
-        if (places := [(one.topic, one.partition) for one in answer if one.offset < 0])
-    }
+def _commit_missing(client: AdminClient, bootstrap: str, group: str, partitions: list[TopicPartition]) -> int:
+    """Commit the earliest offset where the group has none; returns how many.
 
-
-def _earliest(client: AdminClient, places: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
-    if not places:
-        return {}
-    earliest: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-    asked = {TopicPartition(topic, number): earliest for topic, number in sorted(places)}
-    answers = client.list_offsets(asked, request_timeout=REQUEST_S)
-    return {(place.topic, place.partition): future.result().offset for place, future in answers.items()}
-
-
-def _alter(client: AdminClient, offsets: Mapping[str, list[TopicPartition]]) -> None:
-    asked = [
-        client.alter_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, partitions)], request_timeout=REQUEST_S
-        )[group]
-        for group, partitions in offsets.items()
-    ]
-    for future in asked:
-        for place in future.result().topic_partitions:
+    By a consumer that never joins, not by AdminClient: while a fresh broker is still making its offsets topic, an admin
+    request that needs the group's coordinator times out, and destroying the client then hangs (librdkafka 2.16).
+    """
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "log_level": 0}
+    )
+    try:
+        committed = _retried(lambda: consumer.committed(partitions, timeout=REQUEST_S))
+        without = [TopicPartition(one.topic, one.partition) for one in committed if one.offset < 0]
+        if not without:
+            return 0
+        starts = _retried(lambda: _earliest(client, without))
+        for place in _retried(lambda: consumer.commit(offsets=starts, asynchronous=False)) or []:
             if place.error is not None:
                 raise KafkaException(place.error)
+        return len(without)
+    except KafkaException as error:
+        raise _problem(f"can't commit the starting offsets of the group {group}", error) from error
+    finally:
+        consumer.close()
+
+
+def _earliest(client: AdminClient, places: list[TopicPartition]) -> list[TopicPartition]:
+    earliest: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+    answers = client.list_offsets(dict.fromkeys(places, earliest), request_timeout=REQUEST_S)
+    return [TopicPartition(one.topic, one.partition, future.result().offset) for one, future in answers.items()]
 
 
 def _retried(ask: Callable[[], T]) -> T:
-    """A group's coordinator and a new topic's leader need a moment: ask again for up to 30 s."""
+    """A group's coordinator and a new topic's leader need a moment: ask again for up to 30 s. Raises KafkaException."""
     deadline = time.monotonic() + REQUEST_S
     while True:
         try:
             return ask()
         except KafkaException as error:
             if error.args[0].code() not in _SOON or time.monotonic() > deadline:
-                raise _problem("can't commit the groups' starting offsets", error) from error
+                raise
             time.sleep(0.1)
 
 

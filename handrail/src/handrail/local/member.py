@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +86,7 @@ class Member:
             yield f"[supervisor] ended: {again.reason}; starts again in {again.after_s:g} s"
         else:
             self._end(STOPPED, restarts.describe(code))
-            if code != 0:
+            if code not in (0, -signal.SIGTERM):
                 yield f"[supervisor] ended while stopping: {restarts.describe(code)}"
 
     def want(self, wanted: bool) -> None:
@@ -123,7 +124,8 @@ class BrokerMember:
     def watch(self) -> Iterator[str]:
         """Notice its end, and start it again when that is due."""
         if self._due is None and not self.kafka.alive:
-            yield self._plan(self.kafka.exit_code or 0, self.kafka.trouble())
+            code = self.kafka.exit_code or 0
+            yield self._plan(code, self.kafka.trouble() if code > 0 else "")
         elif self._due is not None and time.monotonic() >= self._due:
             self._due = None
             try:
@@ -145,8 +147,9 @@ class BrokerMember:
         again = restarts.after_end(exit_code, lived, self._in_a_row)
         self._in_a_row = again.in_a_row
         self._due = time.monotonic() + again.after_s
-        self._state = ProcessState(self.name, WAITING, None, _now(), self._state.restarts, f"{again.reason}: {why}")
-        return f"[supervisor] ended: {again.reason}: {why}; starts again in {again.after_s:g} s"
+        note = f"{again.reason}: {why}" if why else again.reason
+        self._state = ProcessState(self.name, WAITING, None, _now(), self._state.restarts, note)
+        return f"[supervisor] ended: {note}; starts again in {again.after_s:g} s"
 
 
 def _now() -> int:

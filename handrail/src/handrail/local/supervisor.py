@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from handrail.errors import HandrailError
-from handrail.kafka.admin import connect
 from handrail.kafka.provision import load_topology, provision
 from handrail.kafka.topics import Topology
 from handrail.local import processes
@@ -204,7 +203,7 @@ class Stack:
             return
         self._on_progress("making topics")
         topology = load_topology(Settings.from_env(self._env)) if self._topology is None else self._topology
-        provision(connect(self.bootstrap), topology)
+        provision(self.bootstrap, topology)
         if not self._stop_asked:
             self._on_progress(f"starting {', '.join(member.name for member in self._members) or 'no services'}")
             self._start_due()
