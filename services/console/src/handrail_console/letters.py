@@ -87,7 +87,9 @@ def what_to_do(row: Row) -> list[str]:
     mend = _MEND.get(row["failure_class"], _WAIT).format(
         topic=row["topic"], field=f"the field {row['field']}" if row["field"] else "the data"
     )
-    again = "then" if row["failure_class"] != ErrorClass.POISON else "or, after a new schema was added,"
+    again = (
+        "then" if row["failure_class"] != ErrorClass.POISON else "or, when a schema was missing here and has been added"
+    )
     return [
         mend,
         f"{again}: handrail dlq replay {letter}",

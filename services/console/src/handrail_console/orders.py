@@ -10,7 +10,8 @@ from uuid import uuid4
 from confluent_kafka import KafkaError, Message, Producer
 from handrail.contracts import Contracts
 from handrail.errors import Unreachable
-from handrail.kafka.admin import connect
+
+from handrail_console.reach import partitions_of
 
 TOPIC = "recovery.commands"
 CONTRACT = "handrail/operator-command.v1"
@@ -73,8 +74,7 @@ class Sender:
     def __call__(self, orders: Sequence[Order]) -> None:
         """Raises Unreachable when Kafka does not answer, has no such topic, or did not take every order."""
         values = [self._contracts.encode(CONTRACT, order.body) for order in orders]
-        if TOPIC not in connect(self._bootstrap, CONNECT_S).list_topics(timeout=CONNECT_S).topics:
-            raise Unreachable(f"Kafka at {self._bootstrap} has no topic {TOPIC}: `handrail up` makes the topics")
+        partitions_of(self._bootstrap, [TOPIC], CONNECT_S)
         failed: list[str] = []
 
         def delivered(error: KafkaError | None, _: Message) -> None:

@@ -9,10 +9,10 @@ from types import TracebackType
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from handrail.errors import StateError, Unreachable
-from handrail.kafka.admin import connect
 
 from handrail_console.ledger import Positions
 from handrail_console.projection import TOPICS, Record
+from handrail_console.reach import partitions_of
 
 ANSWER_S = 8.0
 SHORT_S = 2.0
@@ -52,7 +52,7 @@ class Source:
             async with asyncio.timeout(ANSWER_S * 2):
                 await consumer.start()
                 consumer.assign(places)
-                await source._seek(positions)
+                await source.seek(positions)
         except BaseException as error:
             await consumer.stop()
             if isinstance(error, (KafkaError, TimeoutError)):
@@ -60,7 +60,11 @@ class Source:
             raise
         return source
 
-    async def _seek(self, positions: Positions) -> None:
+    async def seek(self, positions: Positions) -> None:
+        """Go to the positions; where those offsets are gone, to the beginning, which `skipped` tells.
+
+        Raises StateError when a position lies behind the end of its partition.
+        """
         beginnings = await self._consumer.beginning_offsets(self._places)
         ends = await self._consumer.end_offsets(self._places)
         for place in self._places:
@@ -110,11 +114,8 @@ class Source:
 
 
 def _places(bootstrap: str) -> list[TopicPartition]:
-    topics = connect(bootstrap, SHORT_S).list_topics(timeout=SHORT_S).topics
-    missing = [name for name in TOPICS if name not in topics]
-    if missing:
-        raise Unreachable(f"Kafka at {bootstrap} has no topic {', '.join(missing)}: `handrail up` makes the topics")
-    return [TopicPartition(name, number) for name in TOPICS for number in sorted(topics[name].partitions)]
+    partitions = partitions_of(bootstrap, TOPICS, SHORT_S)
+    return [TopicPartition(name, number) for name in TOPICS for number in partitions[name]]
 
 
 def _said(error: BaseException) -> str:

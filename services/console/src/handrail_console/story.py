@@ -53,7 +53,7 @@ def _sentence(run: Row, one: Row, tasks: dict[str, Row]) -> str:
         case "prepared":
             return f"The {noun(run['dedupe'])} arrived{_dedupe(run['dedupe'])} and was prepared."
         case "decision":
-            said = sentence(f"The rules said {reason}" if state == "decided" else reason or "the rules decided")
+            said = sentence(f"The rules said: {reason}" if state == "decided" else reason or "the rules decided")
             return said + (_waiting(one, tasks) if state == "waiting" else "")
         case "next" if state == "acting":
             return f"Step {step} began."

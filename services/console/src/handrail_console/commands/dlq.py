@@ -64,7 +64,7 @@ def list_letters(
     if as_json:
         print_json(groups if by else [told(row) for row in rows])
     elif not rows:
-        say("no open dead letters" if states == ["OPEN"] else "no dead letter is so")
+        say("no dead letter is so" if flow or failure_class or states != ["OPEN"] else "no open dead letters")
     elif by:
         _show_incidents(groups, here.clock.now())
     else:

@@ -51,7 +51,7 @@ def list_tasks(
         print_json([_told(row) for row in rows])
         return
     if not rows:
-        say("nothing waits for a person" if states == ["open"] else "no task is so")
+        say("no task is so" if flow or states != ["open"] else "nothing waits for a person")
         return
     length, now = short_length(row["task"] for row in rows), here.clock.now()
     show_table(

@@ -1,0 +1,315 @@
+"""The service: it follows the topics, comes back when Kafka was away, and ends when it is asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiokafka import TopicPartition as Place
+from aiokafka.errors import NodeNotReadyError
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from handrail.contracts import Contracts
+from handrail.errors import StateError, Unreachable
+from handrail.settings import Settings
+from handrail_console.follower import LONGEST_WAIT_S, Follower
+from handrail_console.ledger import Ledger
+from handrail_console.orders import TOPIC, Sender, letter_order
+from handrail_console.projection import TOPICS
+from handrail_console.queries import Queries
+from handrail_console.source import Source
+from structlog.testing import capture_logs
+
+NOWHERE = "127.0.0.1:1"
+LETTER = "9c1d2e3f-0000-5000-8000-000000000001"
+
+
+class Offsets:
+    """Stands in for the client where only offsets matter."""
+
+    def __init__(self, beginning: int, end: int) -> None:
+        self.beginning, self.end = beginning, end
+        self.sought: list[int] = []
+
+    async def beginning_offsets(self, places: list[Place]) -> dict[Place, int]:
+        return dict.fromkeys(places, self.beginning)
+
+    async def end_offsets(self, places: list[Place]) -> dict[Place, int]:
+        return dict.fromkeys(places, self.end)
+
+    def seek(self, _: Place, offset: int) -> None:
+        self.sought.append(offset)
+
+    async def getmany(self, **_: Any) -> dict[Any, Any]:
+        raise NodeNotReadyError
+
+    async def stop(self) -> None:
+        self.sought.append(-1)
+
+
+PLACE = Place("runs", 0)
+
+
+@pytest.mark.parametrize(
+    ("stored", "sought", "skipped"),
+    [(None, 5, {}), (5, 5, {}), (7, 7, {}), (9, 9, {}), (2, 5, {PLACE: 3}), (0, 5, {PLACE: 5})],
+)
+async def test_offsets_that_are_gone_are_told_of(stored: int | None, sought: int, skipped: dict[Place, int]) -> None:
+    client = Offsets(5, 9)
+    source = Source(client, [PLACE])
+    await source.seek({} if stored is None else {("runs", 0): stored})
+    assert client.sought == [sought]
+    assert source.skipped == skipped
+
+
+async def test_a_position_behind_the_end_is_of_another_kafka() -> None:
+    with pytest.raises(
+        StateError, match=r"runs\[0\] up to offset 10, but it ends at 9: the ledger is of another Kafka"
+    ):
+        await Source(Offsets(5, 9), [PLACE]).seek({("runs", 0): 10})
+
+
+async def test_a_connection_that_breaks_is_closed_and_made_anew(ledger: Ledger) -> None:
+    clients = [Offsets(0, 9), Offsets(0, 9)]
+    left = list(clients)
+
+    async def connect(_: Any) -> Source:
+        if not left:
+            raise Enough
+        return Source(left.pop(0), [PLACE])
+
+    async def sleep(_: float) -> None:
+        pass
+
+    with capture_logs() as logs, pytest.raises(Enough):
+        await Follower(ledger, connect, sleep).run()
+    assert [client.sought for client in clients] == [[-1], [-1]]
+    assert [line["event"] for line in logs] == ["following", "kafka_away"] * 2
+
+
+class Enough(Exception):
+    """Ends a loop that never ends by itself."""
+
+
+async def test_while_kafka_is_away_it_is_said_once_and_tried_ever_slower(ledger: Ledger) -> None:
+    waits: list[float] = []
+
+    async def connect(_: Any) -> Source:
+        raise Unreachable("Kafka does not answer")
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 8:
+            raise Enough
+
+    with capture_logs() as logs, pytest.raises(Enough):
+        await Follower(ledger, connect, sleep).run()
+    assert waits == [0.5, 1, 2, 4, 8, LONGEST_WAIT_S, LONGEST_WAIT_S, LONGEST_WAIT_S]
+    assert [line["event"] for line in logs] == ["kafka_away"]
+
+
+async def test_a_source_without_kafka_is_unreachable_and_says_what_to_do() -> None:
+    started = time.monotonic()
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1.*handrail up"):
+        await Source.open(NOWHERE, {})
+    assert time.monotonic() - started < 10
+
+
+def test_an_order_without_kafka_fails_fast_and_says_what_to_do(contracts: Contracts) -> None:
+    started = time.monotonic()
+    order = letter_order("replay", {"letter": LETTER, "generation": 1}, "ann", None, 0)
+    with pytest.raises(Unreachable, match="handrail up"):
+        Sender(NOWHERE, contracts)([order])
+    assert time.monotonic() - started < 10
+
+
+def test_without_kafka_the_service_still_ends_with_0_when_asked(
+    path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    with service(settings_of(path, NOWHERE)) as process:
+        assert process.stdout is not None
+        line = json.loads(process.stdout.readline())
+        assert line["event"] == "kafka_away"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_a_ledger_of_another_version_ends_the_service_with_2(
+    path: Path, settings_of: Callable[..., Settings], contracts: Contracts
+) -> None:
+    with Ledger(path, contracts) as ledger:
+        ledger._db.execute("PRAGMA user_version = 999")
+    with service(settings_of(path, NOWHERE)) as process:
+        output, _ = process.communicate(timeout=20)
+        assert process.returncode == 2
+        assert "delete the file" in json.loads(output)["why"]
+
+
+def service(settings: Settings) -> Popen[str]:
+    env = {
+        **os.environ,
+        "HANDRAIL_LEDGER": str(settings.ledger),
+        "HANDRAIL_CONTRACTS": str(settings.contracts),
+        "HANDRAIL_BOOTSTRAP": settings.bootstrap,
+    }
+    return Popen([sys.executable, "-m", "handrail_console"], stdout=PIPE, env=env, text=True)
+
+
+@pytest.fixture(scope="module")
+def broker(kafka: Any) -> Any:
+    """The broker with the shared topics; `runs` in three partitions."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    there = admin.list_topics(timeout=10).topics
+    wanted = [NewTopic(name, 3 if name == "runs" else 1, 1) for name in (*TOPICS, TOPIC) if name not in there]
+    for future in admin.create_topics(wanted).values() if wanted else ():
+        future.result(20)
+    return kafka
+
+
+def publish(bootstrap: str, *, commit: bool, records: list[Any]) -> None:
+    """As stages write: in a transaction, lz4, a partition named."""
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "transactional.id": f"test-{uuid4()}",
+            "compression.type": "lz4",
+            "message.max.bytes": 1_310_720,
+        }
+    )
+    partitions = len(producer.list_topics("runs", 10).topics["runs"].partitions)
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    for record in records:
+        partition = record.partition % partitions if record.topic == "runs" else 0
+        producer.produce(record.topic, record.value, record.key, partition=partition)
+    if commit:
+        producer.commit_transaction(20)
+    else:
+        producer.flush(20)
+        producer.abort_transaction(20)
+
+
+@pytest.mark.kafka
+async def test_it_reads_what_was_committed_once_and_goes_on_where_it_was(
+    broker: Any, path: Path, contracts: Contracts, records: Any
+) -> None:
+    mine = str(uuid4())
+    seen: list[int] = []
+
+    async def follow_to(number: int) -> None:
+        """Follow from the ledger's positions until so many of ours are there."""
+        with Ledger(path, contracts) as ledger:
+            async with await Source.open(broker.bootstrap, ledger.positions()) as source, asyncio.timeout(60):
+                while len(seen) < number:
+                    batch = await source.read(7, 0.5)
+                    ledger.apply(batch)
+                    seen.extend(sequence_of(contracts, record, mine) for record in batch if record.key == b"restart")
+
+    def write(sequences: range, commit: bool) -> None:
+        batch = [
+            records.transition(n, "acting", "next", partition=n % 3, run=f"{mine}-{n % 3}", route="restart")
+            for n in sequences
+        ]
+        publish(broker.bootstrap, commit=commit, records=batch)
+
+    write(range(1, 31), commit=False)
+    write(range(1, 31), commit=True)
+    write(range(31, 32), commit=True)
+    await follow_to(31)
+    assert sorted(seen) == list(range(1, 32))
+    write(range(32, 33), commit=True)
+    await follow_to(32)
+    assert sorted(seen) == list(range(1, 33))
+
+
+def sequence_of(contracts: Contracts, record: Any, run: str) -> int:
+    _, body = contracts.decode(record.value)
+    assert body["run"].startswith(run)
+    return int(body["sequence"])
+
+
+@pytest.mark.kafka
+async def test_a_ledger_of_another_kafka_is_refused(broker: Any) -> None:
+    with pytest.raises(StateError, match="the ledger is of another Kafka"):
+        await Source.open(broker.bootstrap, {("runs", 0): 10**9})
+
+
+@pytest.mark.kafka
+def test_the_service_fills_the_ledger_through_a_restart_of_kafka(
+    broker: Any, path: Path, records: Any, settings_of: Callable[..., Settings]
+) -> None:
+    mine = str(uuid4())
+    with service(settings_of(path, broker.bootstrap)) as process:
+        try:
+            publish(
+                broker.bootstrap,
+                commit=True,
+                records=[records.transition(1, "prepared", "prepared", run=mine)],
+            )
+            assert eventually(lambda: state_of(path, mine) == "prepared")
+            broker.restart()
+            publish(broker.bootstrap, commit=True, records=[records.transition(2, "done", "x", run=mine)])
+            assert eventually(lambda: state_of(path, mine) == "done")
+        finally:
+            process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    events = [json.loads(line)["event"] for line in output.splitlines()]
+    assert events[0] == "following"
+    assert events[-1] == "ended"
+    assert events.count("kafka_away") <= 1
+
+
+def state_of(path: Path, run: str) -> str | None:
+    if not path.exists():
+        return None
+    queries = Queries.open(path)
+    try:
+        row = queries.run(run)
+    finally:
+        queries.close()
+    return row["state"] if row else None
+
+
+def eventually(holds: Callable[[], bool], within_s: float = 60) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            if holds():
+                return True
+        except StateError:  # the ledger is just being made
+            pass
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.kafka
+def test_an_order_arrives_with_its_headers(broker: Any, contracts: Contracts) -> None:
+    letter = str(uuid4())
+    Sender(broker.bootstrap, contracts)([letter_order("replay", {"letter": letter, "generation": 2}, "ann", "why", 7)])
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": str(uuid4())})
+    consumer.assign([TopicPartition(TOPIC, 0, 0)])
+    found = None
+    for _ in range(100):
+        message = consumer.poll(1)
+        if message is not None and message.key() == letter.encode():
+            found = message
+            break
+    consumer.close()
+    assert found is not None
+    contract, body = contracts.decode(found.value())
+    assert contract.name == "handrail/operator-command.v1"
+    assert (body["command"], body["letter"], body["generation"], body["by"]) == ("replay", letter, 2, "ann")
+    headers = dict(found.headers())
+    assert headers["ce_type"] == b"handrail/operator-command.v1"
+    assert len(headers["ce_id"]) == 36
