@@ -23,7 +23,7 @@ from handrail.recovery import Policy
 
 _EVENT = ("event",)
 _ALL = ("event", "request", "responses")
-_KEYS = frozenset({"string", "int", "long", "boolean"})
+_KEYS = ("string", "int", "long", "boolean")
 _DECISION = {"decision.route": cel.Type.STRING, "decision.row": cel.Type.STRING, "decision.reason": cel.Type.STRING}
 
 
@@ -65,6 +65,7 @@ class _Binder:
         event = self._contract(("trigger", "contract"), self.file.trigger.contract)
         if event:
             self._fields_of(event)
+        self._calls()
         request = self._request()
         self._result()
         self._manual()
@@ -190,10 +191,17 @@ class _Binder:
                 self._refuse(loc, what, did_you_mean(operation, system.operations))
         return found
 
+    def _calls(self) -> None:
+        """Every call names an operation that is there."""
+        for index, step in enumerate(self.file.steps):
+            self._operation(("steps", index, "call"), step.call)
+            if step.verify:
+                self._operation(("steps", index, "verify", "call"), step.verify.call)
+
     def _steps(self, event: Contract, request: Contract) -> None:
         for index, step in enumerate(self.file.steps):
             loc: Loc = ("steps", index)
-            operation = self._operation((*loc, "call"), step.call)
+            operation = self._operation(loc, step.call, quiet=True)
             if operation is None:
                 continue
             body = self.bodies[step.id] = self._body_contract((*loc, "call"), step, operation, request)
@@ -226,7 +234,7 @@ class _Binder:
                 tell(loc, what, "write `verify: {call: …, expect: …}`")
             return
         here: Loc = (*loc, "verify", "call")
-        question = self._operation(here, step.verify.call)
+        question = self._operation(here, step.verify.call, quiet=True)
         if question is None:
             return
         if not question.safe:

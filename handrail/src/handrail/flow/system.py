@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PrivateAttr, field_validator, model_validator
 
-from handrail.errors import Failure
+from handrail.errors import ConfigError, Failure
 from handrail.flow.model import ContractName, Duration, Name, Text
 from handrail.flow.reading import Loc, Strict, Wrong
 from handrail.flow.secrets import expand, has_reference, malformed, with_defaults
@@ -35,6 +35,7 @@ DEFAULT_ERRORS: Mapping[str, StatusClass] = {
 }
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PLACE = re.compile(r"(request|event)\.([A-Za-z_][A-Za-z0-9_]*)")
+_DOUBLED = re.compile(r"(?<!:)//+")
 _STATUS = re.compile(r"[1-5](?:[0-9]{2}|xx)")
 
 NOT_YET: tuple[Loc, ...] = (
@@ -204,13 +205,13 @@ class System(Strict):
     @field_validator("base_url")
     @classmethod
     def _a_url(cls, value: str) -> str:
-        parts = urlsplit(with_defaults(value))
         if malformed(value):
             raise Wrong(f"{value!r} has a reference that is not whole", "write ${env:NAME} or ${env:NAME:-default}")
-        whole = value.startswith("${") or (parts.scheme in ("http", "https") and parts.hostname)
-        if not whole or parts.query or parts.fragment or parts.username:
+        # Where a reference has no default, only what the environment says can be checked, in `resolved`.
+        guess = with_defaults(value)
+        if not _is_base_url(guess if "://" in guess else f"http://{guess}" if value.startswith("${") else guess):
             raise Wrong(f"{value!r} is not a base URL", "write https://host/path, without user, query and fragment")
-        return value.rstrip("/")
+        return value
 
     def model_post_init(self, _context: Any, /) -> None:
         """The error mapping is laid over the defaults once."""
@@ -235,4 +236,17 @@ class System(Strict):
         if auth and auth.basic:
             user, password = expand(auth.basic.user, env), expand(auth.basic.password, env)
             auth = auth.model_copy(update={"basic": auth.basic.model_copy(update={"user": user, "password": password})})
-        return self.model_copy(update={"base_url": expand(self.base_url, env).rstrip("/"), "auth": auth})
+        base_url = expand(self.base_url, env)
+        if not _is_base_url(base_url):
+            raise ConfigError(f"system {self.name}: base_url is {base_url!r} here; it must be https://host/path")
+        return self.model_copy(update={"base_url": _DOUBLED.sub("/", base_url).rstrip("/"), "auth": auth})
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port_is_right = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    plain = not (parts.query or parts.fragment or parts.username or parts.password)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain and port_is_right
