@@ -44,7 +44,7 @@ def list_topics(as_json: JsonOption = False) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for title in ("topic", "kind", "partitions", "present", "settings"):
-        table.add_column(title)
+        table.add_column(title, overflow="fold")
     for topic in wanted.topics:
         present = "?" if have is None else str(have.get(topic.name, "no"))
         config = " ".join(f"{name}={value}" for name, value in topic.config.items())

@@ -6,8 +6,9 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from handrail.errors import ConfigError
 
@@ -25,30 +26,25 @@ class RotatingFile:
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
         self._path = path
         self._max_bytes = max_bytes
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def write(self, line: str) -> None:
         data = line.encode("utf-8", errors="replace") + b"\n"
         try:
-            file = self._file or self._path.open("ab")
-            if file.tell() and file.tell() + len(data) > self._max_bytes:
-                file.close()
+            if self._file is not None and self._file.tell() + len(data) > self._max_bytes:
+                self.close()
                 self._path.replace(self._path.with_name(self._path.name + ".1"))
-                file = self._path.open("ab")
-            self._file = file
-            file.write(data)
-            file.flush()
-        except (OSError, ValueError):  # ValueError: a close() that failed on a full disk has closed it all the same
-            self._file = None
+            if self._file is None:
+                self._file = self._path.open("ab", buffering=0)
+            self._file.write(data)
+        except OSError:
+            self.close()
 
     def close(self) -> None:
         if self._file is not None:
-            try:
+            with suppress(OSError):
                 self._file.close()
-            except OSError:
-                return
-            finally:
-                self._file = None
+            self._file = None
 
 
 class LogFiles:

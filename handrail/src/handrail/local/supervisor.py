@@ -36,7 +36,7 @@ class Stack:
     `services` are names or Service values, all six for None. `env` is added to the environment of every service,
     `per_service_env` to that of one; `python_path` goes before theirs. `on_log(service, line)` and `on_progress(text)`
     are called from the supervisor's thread. `topology` says which topics to make (None: those of contracts, flows and
-    topics.yaml). With `bootstrap` no Kafka is started: that one is used.
+    topics.yaml). With `bootstrap` no Kafka is started: that one is used. `grace_s` is how long services may take to end.
 
     Every process is started by one thread that lives as long as the stack, because the kernel ends a process with the
     thread that started it (handrail.local.launch): killed with -9, the stack leaves nothing behind.
@@ -55,11 +55,13 @@ class Stack:
         on_progress: Callable[[str], None] | None = None,
         bootstrap: str | None = None,
         topology: Topology | None = None,
+        grace_s: float = SERVICES_END_S,
     ) -> None:
         self._folder = StackFolder(home)
         self.kafka = None if bootstrap else LocalKafka(self._folder.kafka, port)
         self.bootstrap = bootstrap or f"127.0.0.1:{port}"
         self._topology = topology
+        self._grace_s = grace_s
         self._on_log = on_log
         self._on_progress = on_progress or (lambda _text: None)
         self._env = self._environment(env or {}, python_path)
@@ -240,7 +242,7 @@ class Stack:
     def _bring_down(self) -> None:
         """Services first, Kafka last: what they have in hand can still be committed."""
         self._publish(STOPPING)
-        for number, within_s in ((signal.SIGTERM, SERVICES_END_S), (signal.SIGKILL, SERVICES_END_S)):
+        for number, within_s in ((signal.SIGTERM, self._grace_s), (signal.SIGKILL, SERVICES_END_S)):
             for member in self._members:
                 member.want(False)
                 if member.child:
