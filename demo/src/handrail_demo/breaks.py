@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,8 +28,18 @@ def broken_copy(name: str, project: Path, into: Path) -> list[Path]:
         shutil.copytree(
             source, into / source.relative_to(project), ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
         )
-    command = ["git", "apply", "--unsafe-paths", f"--directory={into}", str(patch)]
-    applied = subprocess.run(command, cwd=into, capture_output=True, text=True, check=False)
+    before = _contents(into)
+    # Within a repository git would leave out, without a word, what is not below the current folder.
+    env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(into.parent)}
+    applied = subprocess.run(
+        ["git", "apply", str(patch)], cwd=into, env=env, capture_output=True, text=True, check=False
+    )
     if applied.returncode:
         raise DemoError(f"the patch {patch.name} no longer applies: {applied.stderr.strip()}")
+    if _contents(into) == before:
+        raise DemoError(f"the patch {patch.name} changed nothing, so the build is not broken")
     return [into / source.relative_to(project) for source in sources]
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*.py")}

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from handrail.errors import ConfigError, HandrailError, Unreachable
 
@@ -37,8 +38,8 @@ def main() -> None:
     try:
         build()()
     except (ConfigError, Unreachable) as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {error}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         sys.exit(USAGE_ERROR)
     except HandrailError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]failed:[/] {error}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]failed:[/] {escape(str(error))}", highlight=False)
         sys.exit(FAILED)
