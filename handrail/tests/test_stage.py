@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from handrail.contracts import Contracts
+from handrail.envelope import Replay
 from handrail.errors import Failure, Fenced
 from handrail.message import Due, Finished, GiveUp, Message, Output, Relay, Run
 from handrail.pending import View
@@ -15,6 +16,8 @@ from handrail.recovery import Policy
 from handrail.spec import Spec
 from handrail.testing.driver import StageDriver
 from handrail.testing.memory import MemoryBroker
+
+from handrail import envelope
 
 ORDER = {
     "order_id": "7",
@@ -56,9 +59,8 @@ def spec(handler: Any = copy, **given: Any) -> Spec:
         accepts=frozenset({TYPE}),
         handler=handler,
         partitions=lambda topic: 2 if topic in ("out", "dead-letters", "recovery.letters.replay") else 1,
-        knows=lambda flow, version: flow == RUN.flow and version == 1,
         tables={"runs": "handrail/run-state.v1"},
-        **given,
+        **({"knows": lambda flow, version: flow == RUN.flow and version == 1} | given),
     )
 
 
@@ -71,8 +73,12 @@ def broker() -> MemoryBroker:
 def drive(broker: MemoryBroker, tmp_path: Path) -> Any:
     drivers: list[StageDriver] = []
 
-    def start(handler: Any = copy, home: str = "home", **given: Any) -> StageDriver:
-        driver = StageDriver(broker, spec(handler, **given), CONTRACTS, tmp_path / home)
+    def start(
+        handler: Any = copy, home: str = "home", worker: Any = None, pause: Any = None, **given: Any
+    ) -> StageDriver:
+        driver = StageDriver(
+            broker, spec(handler, **given), CONTRACTS, tmp_path / home, worker=worker, pause=pause or (lambda _s: None)
+        )
         drivers.append(driver)
         return driver
 
@@ -358,3 +364,269 @@ def test_a_newer_process_fences_an_older_one(drive: Any, broker: MemoryBroker) -
     old.send(TYPE, "7", order(), id="a")
     with pytest.raises(Fenced):
         old.drain()
+
+
+def once_down(error: str = "transient") -> tuple[set[str], Any]:
+    """A handler that fails for the keys in the set."""
+    down: set[str] = set()
+
+    def handler(message: Message, view: View) -> Iterable[Output]:
+        if message.key in down:
+            raise Failure(error, "down")
+        yield Output("out", TYPE, message.key, value=message.value)
+
+    return down, handler
+
+
+@pytest.mark.parametrize("forged", [b"garbage", envelope.write_replay(Replay("l" * 36, 1, "elsewhere", 0, 3))[1]])
+def test_a_forged_replay_header_is_still_forged_after_a_retry(drive: Any, broker: MemoryBroker, forged: bytes) -> None:
+    down, handler = once_down()
+    down.add("7")
+    stage = drive(handler, public=True)
+    broker.publish("flow.transform", "7", order(), (("hr-replay", forged),))
+    stage.drain()
+    down.clear()
+    stage.clock.advance(10_000)
+    stage.drain()
+    assert len(broker.records("out")) == 1
+    assert broker.records("recovery.letters.replay") == [], "nobody outside can close a dead letter"
+
+
+def test_a_record_that_is_too_large_for_a_dead_letter_leaves_its_place_and_hash_there(
+    drive: Any, broker: MemoryBroker
+) -> None:
+    stage = drive(public=True)
+    broker.publish("flow.transform", "7", bytes(3_000_000))
+    broker.publish("flow.transform", "8", order(order_id="8"))
+    stage.drain()
+    (letter,) = stage.letters()
+    assert (letter["value"], letter["topic"], letter["offset"]) == (None, "flow.transform", 0)
+    assert "3000000 bytes" in letter["message"]
+    assert max(len(record.value or b"") for record in broker.records("dead-letters")) < 100_000
+    assert [record.key for record in broker.records("out")] == [b"8"]
+
+
+@pytest.mark.parametrize("bomb", [(bytes(3_000_000), ()), (b"", (("h", bytes(3_000_000)),))])
+def test_a_record_that_is_too_large_to_wait_does_not_wait_behind_its_key(
+    drive: Any, broker: MemoryBroker, bomb: tuple[bytes, Any]
+) -> None:
+    down, handler = once_down()
+    down.add("7")
+    stage = drive(handler, public=True)
+    broker.publish("flow.transform", "7", order())
+    broker.publish("flow.transform", "7", *bomb)
+    stage.drain()
+    assert stage.stage.waiting() == 1
+    assert len(stage.letters()) == 1
+
+
+def test_records_without_a_key_do_not_wait_for_each_other(drive: Any, broker: MemoryBroker) -> None:
+    broken = {"1"}
+
+    def handler(message: Message, view: View) -> Iterable[Output]:
+        if message.body["order_id"] in broken:
+            raise Failure("transient", "down")
+        yield Output("out", TYPE, "k", value=message.value)
+
+    stage = drive(handler, public=True)
+    broken.add("2")
+    for n in ("1", "2"):
+        broker.publish("flow.transform", "", order(order_id=n))
+    stage.drain()
+    broken.discard("2")
+    stage.clock.advance(10_000)
+    stage.drain()
+    assert len(broker.records("out")) == 1
+
+
+def test_a_waiting_record_of_a_flow_version_that_this_process_does_not_have_is_not_tried(
+    drive: Any, broker: MemoryBroker
+) -> None:
+    down, handler = once_down()
+    down.add("7")
+    first = drive(handler)
+    first.send(TYPE, "7", order(), id="a", run=RUN)
+    first.drain()
+    first.crash()
+    older = drive(handler, knows=lambda flow, version: False)
+    older.clock.advance(10_000)
+    older.drain()
+    assert older.stage.counters["failed.transient"] == 0
+    assert not older.stage.ready()
+    older.crash()
+    down.clear()
+    again = drive(handler)
+    again.clock.advance(10_000)
+    again.drain()
+    assert len(broker.records("out")) == 1
+
+
+def test_a_held_partition_with_something_due_does_not_keep_the_processor_busy(drive: Any, broker: MemoryBroker) -> None:
+    down, handler = once_down()
+    down.add("7")
+    stage = drive(handler)
+    stage.send(TYPE, "7", order(), id="a", run=RUN)
+    stage.drain()
+    stage.send(TYPE, "8", order(), id="b", run=Run(RUN.id, RUN.flow, 2))
+    stage.drain()
+    stage.clock.advance(60_000)
+    stage.log.waited.clear()
+    stage.stage.step()
+    assert stage.log.waited == [0.5]
+
+
+class OneResult:
+    """A worker whose jobs end at once."""
+
+    def __init__(self) -> None:
+        self.results: list[tuple[int, Finished]] = []
+        self.started: list[str] = []
+
+    def start(self, partition: int, key: str, job: Any) -> None:
+        self.started.append(job)
+        self.results.append((partition, Finished(key, job)))
+
+    def finished(self) -> list[tuple[int, Finished]]:
+        taken, self.results = self.results, []
+        return taken
+
+    def busy(self) -> bool:
+        return False
+
+    def room(self) -> int:
+        return 1_000
+
+    def forget(self, partition: int) -> None:
+        self.results = [each for each in self.results if each[0] != partition]
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+def test_outputs_of_a_result_are_sent_with_the_position_so_that_they_are_fenced(
+    drive: Any, broker: MemoryBroker
+) -> None:
+    def handler(given: Message | Due | Finished, view: View) -> Iterable[Output]:
+        match given:
+            case Message():
+                view.start(given.key, given.value)
+            case Finished():
+                yield Output("out", TYPE, given.key, value=given.result)
+
+    stage = drive(handler, worker=OneResult())
+    stage.send(TYPE, "7", order(), id="a")
+    stage.drain()
+    assert len(broker.records("out")) == 1
+    assert all(transaction.offsets == {0: 1} for transaction in stage.log.transactions)
+
+
+def test_a_job_that_follows_a_job_is_started_although_nothing_else_was_written(
+    drive: Any, broker: MemoryBroker
+) -> None:
+    def handler(given: Message | Due | Finished, view: View) -> Iterable[Output]:
+        match given:
+            case Message():
+                view.start(given.key, "call")
+            case Finished(result="call"):
+                view.start(given.key, "verify")
+        return ()
+
+    worker = OneResult()
+    stage = drive(handler, worker=worker)
+    stage.send(TYPE, "7", order(), id="a")
+    stage.drain()
+    assert worker.started == ["call", "verify"]
+
+
+def test_a_result_for_a_partition_that_went_away_is_not_given_to_its_next_owner(
+    drive: Any, broker: MemoryBroker
+) -> None:
+    seen: list[Any] = []
+
+    def handler(given: Message | Due | Finished, view: View) -> Iterable[Output]:
+        match given:
+            case Message():
+                view.start(given.key, "call")
+            case Finished():
+                seen.append(given.result)
+                view.set_timer("x", given.key, view.now + 1)
+        return ()
+
+    worker = OneResult()
+    stage = drive(handler, worker=worker)
+    stage.send(TYPE, "7", order(), id="a")
+    stage.drain(until=lambda: bool(worker.started))
+    stage.log.fail_next = "aborted"
+    stage.stage.step()
+    assert seen == ["call"]
+    stage.log.rebalance()
+    stage.drain()
+    assert seen == ["call"]
+
+
+def test_results_come_again_after_an_abort(drive: Any, broker: MemoryBroker) -> None:
+    def handler(given: Message | Due | Finished, view: View) -> Iterable[Output]:
+        match given:
+            case Message():
+                view.start(given.key, given.value)
+            case Finished():
+                yield Output("out", TYPE, given.key, value=given.result)
+
+    worker = OneResult()
+    stage = drive(handler, worker=worker)
+    stage.send(TYPE, "7", order(), id="a")
+    stage.drain(until=lambda: bool(worker.started))
+    stage.log.fail_next = "aborted"
+    stage.drain()
+    assert stage.stage.counters["aborted"] == 1
+    assert len(broker.records("out")) == 1
+
+
+@pytest.mark.parametrize("failure", ["aborted", "unknown"])
+def test_a_timer_and_a_retry_of_a_batch_that_was_not_committed_come_again_and_only_once(
+    drive: Any, broker: MemoryBroker, failure: str
+) -> None:
+    down: set[str] = {"8"}
+
+    def handler(given: Message | Due | Finished, view: View) -> Iterable[Output]:
+        match given:
+            case Message(key="7"):
+                view.set_timer("wake", given.key, view.now + 5_000, given.value)
+            case Message() if given.key in down:
+                raise Failure("transient", "down")
+            case Message():
+                yield Output("out", TYPE, given.key, value=given.value)
+            case Due():
+                yield Output("out", TYPE, given.key, value=given.payload)
+
+    stage = drive(handler)
+    stage.send(TYPE, "7", order(), id="a")
+    stage.send(TYPE, "8", order(), id="b")
+    stage.drain()
+    down.clear()
+    stage.clock.advance(10_000)
+    stage.log.fail_next = failure
+    stage.drain()
+    assert sorted(record.key or b"" for record in broker.records("out")) == [b"7", b"8"]
+    assert stage.stage.waiting() == 0
+
+
+def test_the_positions_are_read_before_the_tables_are_caught_up(drive: Any, broker: MemoryBroker) -> None:
+    """Else a zombie's transaction could end in between: a position without its marks would let duplicates pass."""
+    stage = drive()
+    stage.drain()
+    calls = stage.log.calls
+    assert calls.index("committed") < calls.index("bounds")
+
+
+def test_commits_that_fail_one_after_the_other_do_not_spin(drive: Any, broker: MemoryBroker) -> None:
+    waits: list[float] = []
+    stage = drive(pause=waits.append)
+    stage.drain()
+    stage.send(TYPE, "7", order(), id="a")
+    for _ in range(4):
+        stage.log.fail_next = "aborted"
+        stage.stage.step()
+    stage.drain()
+    assert len(broker.records("out")) == 1
+    assert waits == [0.1, 0.2, 0.4]

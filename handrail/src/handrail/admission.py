@@ -52,6 +52,8 @@ def arrive(record: Record, *, inbox: str, public: bool) -> Arrival:
                     offset=replay.offset,
                     headers=envelope.without_replay(record.headers),
                 )
+        elif any(name == envelope.REPLAY for name, _ in record.headers):  # forged: it must not be kept for later either
+            original = replace(record, headers=envelope.without_replay(record.headers))
         envelope.check_size(original.headers)
         outside = public and original.topic == inbox
         meta = envelope.read_public(original.headers) if outside else envelope.read_internal(original.headers)

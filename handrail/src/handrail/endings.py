@@ -44,10 +44,10 @@ class Endings:
         verdict = decide(self._spec.policy, info, counted, first, work.now, self._jitter())
         work.counts[f"failed.{info.error_class}"] += 1
         match verdict:
-            case Retry(due_at=due_at, counted=is_counted):
+            case Retry(due_at=due_at, counted=is_counted) if work.outbox.can_keep(arrival):
                 attempt = counted if is_counted else arrival.attempt
                 self.delay(work, owned, arrival, due_at=due_at, info=info, attempt=attempt)
-            case DeadLetter():
+            case Retry() | DeadLetter():
                 self._letter(work, owned, arrival, message, info, counted, first, step=None)
             case Discard(reason=reason):
                 self._logger.warning("discarded", event_id=arrival.event, why=reason)

@@ -23,6 +23,7 @@ _HEAD = struct.Struct(">BI16sHHH")
 _REPLAY = struct.Struct(">BIIqH")
 _NO_RUN = bytes(16)
 _VERSION = 1
+REPLAY = "hr-replay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +150,12 @@ def write_replay(replay: Replay) -> tuple[str, bytes]:
     """The header that marks a replayed or delayed-after-replay record. Believed on a stage's private topics only."""
     topic = replay.topic.encode()
     raw = _REPLAY.pack(_VERSION, replay.generation, replay.partition, replay.offset, len(topic))
-    return "hr-replay", raw + topic + replay.letter.encode()
+    return REPLAY, raw + topic + replay.letter.encode()
 
 
 def read_replay(headers: Headers) -> Replay | None:
     """The replay header; None when there is none. Raises ContractBroken when it is torn or out of range."""
-    raw = next((value for name, value in headers if name == "hr-replay"), None)
+    raw = next((value for name, value in headers if name == REPLAY), None)
     if raw is None:
         return None
     try:
@@ -170,4 +171,4 @@ def read_replay(headers: Headers) -> Replay | None:
 
 def without_replay(headers: Headers) -> Headers:
     """The original headers of a replayed record."""
-    return tuple(header for header in headers if header[0] != "hr-replay")
+    return tuple(header for header in headers if header[0] != REPLAY)

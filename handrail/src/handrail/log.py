@@ -45,6 +45,10 @@ class Record:
     value: bytes | None
     headers: Headers = ()
 
+    def size(self) -> int:
+        """Bytes of key, value and headers. A compressed batch may hide any size from the broker's limit."""
+        return _size(self.key, self.value, self.headers)
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -58,10 +62,14 @@ class Outgoing:
 
     def size(self) -> int:
         """Bytes of key, value and headers, as the broker's size limit counts them (without framing)."""
-        size = len(self.key or b"") + len(self.value or b"")
-        for name, value in self.headers:
-            size += len(name) + len(value or b"") + 2
-        return size
+        return _size(self.key, self.value, self.headers)
+
+
+def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    size = len(key or b"") + len(value or b"")
+    for name, content in headers:
+        size += len(name) + len(content or b"") + 2
+    return size
 
 
 @dataclass(slots=True)

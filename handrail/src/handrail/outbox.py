@@ -65,7 +65,11 @@ class Outbox:
         first_failed_at: int,
         step: str | None,
     ) -> None:
-        """A dead letter with the raw bytes. It may be larger than any input: the topic takes 128 KiB more."""
+        """A dead letter with the raw bytes. It may be larger than any input: the topic takes 128 KiB more.
+
+        What is larger still (a compressed batch hides it from the broker's limit) stays where it is; the letter has its place
+        and the hash of its value.
+        """
         letter = arrival.replay.letter if arrival.replay else letter_id(self._spec.name, arrival.event)
         body = letter_body(
             letter=letter,
@@ -80,6 +84,12 @@ class Outbox:
             event_id=arrival.meta.id,
             step=step,
         )
+        if not self.can_keep(arrival):
+            size, where = arrival.record.size(), f"{body['topic']}/{body['partition']}/{body['offset']}"
+            too_large = (
+                f"its {size} bytes are too many for a dead letter: they stay at {where} while that topic keeps them"
+            )
+            body |= {"key": None, "value": None, "headers": [], "message": f"{info.message}; {too_large}"}
         self._send(
             self._spec.dead_letters,
             DEAD_LETTER,
@@ -90,6 +100,10 @@ class Outbox:
             run=arrival.meta.run,
             trace=arrival.meta.traceparent,
         )
+
+    def can_keep(self, arrival: Arrival) -> bool:
+        """Whether its bytes fit into a dead letter or a delayed record, with 64 KiB for all else that those say."""
+        return arrival.record.size() + 3 * len(arrival.record.headers) + 65_536 <= self._spec.max_kept_bytes
 
     def resolved(self, replay: Replay, stage: str) -> None:
         """Tell recovery that a replayed letter went through: done only when the stage itself says so."""

@@ -22,7 +22,8 @@ class Spec:
 
     `accepts` are the contracts taken from the inbox and the replay topic; `tables` maps the handler's tables to the
     contracts of their rows; `ordering` is "key" or "none"; `knows` says whether this process has a flow's version;
-    `partitions` gives a topic's partition count; `public` says that the world writes to the inbox.
+    `partitions` gives a topic's partition count; `public` says that the world writes to the inbox. `max_kept_bytes` is what
+    a dead letter or a delayed record may have: below `message.max.bytes` of the producer and of their topics.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Spec:
     batch: int = 1_000
     window_ms: int = 14 * 24 * 3_600_000
     max_output_bytes: int = 1_000_000
+    max_kept_bytes: int = 1_280_000
 
 
 class Worker(Protocol):

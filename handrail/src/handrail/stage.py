@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 
-from handrail import telemetry
 from handrail.admission import Arrival, arrive, arrive_delayed, decode, passes
 from handrail.changelog import catch_up, changes_of, records_of, topics
 from handrail.clock import Clock
@@ -24,18 +23,19 @@ from handrail.errors import Aborted, HandrailError
 from handrail.log import Fault, Log, Outgoing, Record, Transaction, no_fault
 from handrail.message import Due, Finished, GiveUp, Message, Output, Relay
 from handrail.outbox import Outbox
-from handrail.pending import REPLAY_POSITION, TIMERS, Pending, View, replay_position
+from handrail.pending import REPLAY_POSITION, Pending, View, replay_position
 from handrail.pending import timer_of as read_timer
 from handrail.recovery import ErrorClass, classify
 from handrail.spec import Idle, Spec, Worker
 from handrail.tables import Identity, PartitionTables
 from handrail.telemetry import Telemetry
 from handrail.waiting import Waiting
-from handrail.work import Owned, Work, queue_key
+from handrail.work import Owned, Work, queue_key, span_of, waiting_rows
 
 IDLE_WAIT_S = 0.5
 BUSY_WAIT_S = 0.01
 TIMER_RETRY_MS = 5_000
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 
 
 class Stage:
@@ -54,6 +54,7 @@ class Stage:
         jitter: Callable[[], float],
         worker: Worker | None = None,
         fault: Fault = no_fault,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.spec = spec
         self.counters: Counter[str] = Counter()
@@ -67,8 +68,10 @@ class Stage:
         self._endings = Endings(spec, jitter)
         self._worker: Worker = worker or Idle()
         self._fault = fault
+        self._pause = pause
         self._owned: dict[int, Owned] = {}
         self._finished: list[tuple[int, Finished]] = []
+        self._aborts = 0
         self._logger = structlog.get_logger().bind(stage=spec.name)
 
     def step(self) -> bool:
@@ -121,19 +124,24 @@ class Stage:
             owned = self._owned.pop(partition, None)
             if owned is not None:
                 self._worker.forget(partition)
+                self._finished = [each for each in self._finished if each[0] != partition]
                 owned.tables.close()
 
     def _restore(self) -> None:
-        """Tables to the high watermarks, then positions from what was committed, then go on."""
+        """What was committed, then tables to the high watermarks, then go on.
+
+        In this order, because a zombie's transaction may end in between: a position without its marks would let duplicates
+        pass, and marks without their position only drop what comes again. Asking waits for pending offsets to be decided.
+        """
         self._enter("restore")
         started = time.monotonic()
         tables = {partition: owned.tables for partition, owned in self._owned.items()}
-        count = catch_up(self._log, self.spec.name, tables, lambda: self._fault("during-restore"))
         committed = self._log.committed(list(self._owned))
+        count = catch_up(self._log, self.spec.name, tables, lambda: self._fault("during-restore"))
         positions: dict[int, tuple[int, int]] = {}
         for partition, owned in self._owned.items():
             owned.offset, owned.held = committed[partition], None
-            owned.waiting = self._waiting_rows(owned.tables)
+            owned.waiting = waiting_rows(self.spec, self._contracts, owned.tables)
             owned.tables.begin_batch()
             positions[partition] = (owned.offset, replay_position(owned.tables.get(REPLAY_POSITION)))
             owned.tables.end_batch()
@@ -142,20 +150,14 @@ class Stage:
             "restored", partitions=sorted(self._owned), records=count, seconds=round(time.monotonic() - started, 3)
         )
 
-    def _waiting_rows(self, tables: PartitionTables) -> Waiting:
-        waiting = Waiting()
-        for sequence, raw in tables.scan_delayed():
-            row = self._contracts.decode(raw)[1]
-            waiting.add(sequence, queue_key(self.spec, sequence, row["key"]), row["due_at"])
-        for row_key, value in tables.scan_state(TIMERS):
-            waiting.set_timer(row_key, read_timer(row_key, value)[2])
-        return waiting
-
     def _rewind(self, error: Aborted) -> None:
         """After a failed or unknown commit: a new producer fences it, the tables learn what it did, then go on."""
         self.counters["aborted"] += 1
-        self._logger.warning("aborted", why=str(error))
+        self._logger.warning("aborted", why=str(error), in_a_row=self._aborts)
         self._enter("rewind")
+        if self._aborts:
+            self._pause(min(FIRST_PAUSE_S * 2 ** (self._aborts - 1), LONGEST_PAUSE_S))
+        self._aborts += 1
         for owned in self._owned.values():
             owned.tables.end_batch()
         self._log.renew()
@@ -172,7 +174,8 @@ class Stage:
                 for row, due_at in owned.waiting.due_timers(now, self.spec.batch):
                     self._take_timer(work, owned, row, due_at)
                 for sequence in owned.waiting.due_records(now, self.spec.batch):
-                    self._take_delayed(work, owned, sequence)
+                    if not self._take_delayed(work, owned, sequence):
+                        break
         self._finished.extend(self._worker.finished())
         for partition, finished in self._finished:
             if partition in self._owned:
@@ -187,11 +190,7 @@ class Stage:
         """One record of the inbox or the replay topic."""
         pending = owned.begin()
         arrival = arrive(record, inbox=self.spec.inbox, public=self.spec.public)
-        run = arrival.meta.run
-        if run is not None and not self.spec.knows(run.flow, run.version):
-            owned.held = f"{run.flow} v{run.version}"
-            self._log.hold(record.partition)
-            self._logger.error("paused", partition=record.partition, unknown_version=owned.held)
+        if self._must_hold(owned, arrival):
             return
         if record.topic == self.spec.inbox:
             pending.offset = record.offset + 1
@@ -200,27 +199,43 @@ class Stage:
         work.counts["consumed"] += 1
         if not passes(arrival, pending):
             work.counts["duplicates"] += 1
-        elif self._is_behind(arrival, record, owned):
+        elif self._is_behind(work, arrival, record, owned):
             self._endings.delay(work, owned, arrival, due_at=0, info=None)
             work.counts["queued"] += 1
         else:
             self._attempt(work, owned, arrival)
 
-    def _is_behind(self, arrival: Arrival, record: Record, owned: Owned) -> bool:
-        """Held back by an earlier record of its key. Replays and orders are never held back."""
+    def _must_hold(self, owned: Owned, arrival: Arrival) -> bool:
+        """Whether it needs a flow version that this process does not have: then the partition stops before it."""
+        run = arrival.meta.run
+        if run is None or self.spec.knows(run.flow, run.version):
+            return False
+        owned.held = f"{run.flow} v{run.version}"
+        self._log.hold(owned.partition)
+        self._logger.error("paused", partition=owned.partition, unknown_version=owned.held)
+        return True
+
+    def _is_behind(self, work: Work, arrival: Arrival, record: Record, owned: Owned) -> bool:
+        """Held back by an earlier record of its key. Replays and orders are not, nor what fails anyhow by its size."""
         return (
             self.spec.ordering == "key"
             and record.topic == self.spec.inbox
             and bool(arrival.record.key)
+            and work.outbox.can_keep(arrival)
             and owned.waiting.blocked(queue_key(self.spec, 0, arrival.record.key))
         )
 
-    def _take_delayed(self, work: Work, owned: Owned, sequence: int) -> None:
+    def _take_delayed(self, work: Work, owned: Owned, sequence: int) -> bool:
+        """False when the partition must stop before it."""
         raw = owned.begin().delayed_record(sequence)
         if raw is None:
             raise HandrailError(f"{self.spec.name}[{owned.partition}]: delayed record {sequence} has no row")
         row = self._contracts.decode(raw)[1]
-        self._attempt(work, owned, arrive_delayed(row, inbox=self.spec.inbox, public=self.spec.public))
+        arrival = arrive_delayed(row, inbox=self.spec.inbox, public=self.spec.public)
+        if self._must_hold(owned, arrival):
+            return False
+        self._attempt(work, owned, arrival)
+        return True
 
     def _attempt(self, work: Work, owned: Owned, arrival: Arrival) -> None:
         """Decode and handle; whatever is raised goes to `decide`."""
@@ -311,12 +326,10 @@ class Stage:
 
     def _commit(self, work: Work, membership: Any) -> bool:
         """One transaction for the whole batch, then the tables, then the work that waited for the commit."""
-        touched = {
-            partition: owned.pending
-            for partition, owned in self._owned.items()
-            if owned.pending is not None and owned.pending.touched()
-        }
-        if not touched and not work.outbox.records:
+        used = {partition: owned.pending for partition, owned in self._owned.items() if owned.pending is not None}
+        more = bool(work.outbox.records or work.jobs)  # of rows that have not changed: the position fences them, too
+        touched = {partition: pending for partition, pending in used.items() if more or pending.touched()}
+        if not touched:
             self._finished.clear()
             return False
         offsets = {
@@ -330,6 +343,7 @@ class Stage:
         ]
         self._enter("commit")
         written = self._log.commit(Transaction(work.outbox.records, changes, offsets, membership))
+        self._aborts = 0
         self._fault("after-commit")
         self._enter("apply")
         for partition, pending in touched.items():
@@ -360,34 +374,15 @@ class Stage:
     def _patience(self) -> float:
         """How long a poll may wait: until something is due, briefly while work is under way, else long."""
         wait = BUSY_WAIT_S if self._worker.busy() or self._finished else IDLE_WAIT_S
-        dues = [due for owned in self._owned.values() if (due := owned.waiting.next_due()) is not None]
+        active = [owned for owned in self._owned.values() if owned.held is None]
+        dues = [due for owned in active if (due := owned.waiting.next_due()) is not None]
         if dues:
             wait = min(wait, max(0.0, (min(dues) - self._clock.now()) / 1000))
         return wait
 
     def _span(self, work: Work, message: Message, started: int, context: str | None, error: str | None) -> None:
         if self._telemetry.on:
-            attributes: dict[str, Any] = {telemetry.MESSAGE_ID: message.id, telemetry.CONTRACT: message.type}
-            if message.run is not None:
-                attributes |= {
-                    telemetry.RUN: message.run.id,
-                    telemetry.FLOW: message.run.flow,
-                    telemetry.FLOW_VERSION: message.run.version,
-                }
-            if message.replay:
-                attributes[telemetry.REPLAY] = message.replay
-            work.spans.append(
-                {
-                    "stage": self.spec.name,
-                    "operation": "process",
-                    "parent": message.traceparent,
-                    "context": context,
-                    "start_ns": started,
-                    "end_ns": time.time_ns(),
-                    "attributes": attributes,
-                    "error": error,
-                }
-            )
+            work.spans.append(span_of(self.spec.name, message, started, context, error))
 
     def _enter(self, phase: str) -> None:
         self.phase, self.phase_since = phase, time.monotonic()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from handrail import telemetry
+from handrail.contracts import Contracts
+from handrail.message import Message
 from handrail.outbox import Outbox
-from handrail.pending import Pending
+from handrail.pending import TIMERS, Pending, timer_of
 from handrail.spec import Spec
 from handrail.tables import PartitionTables
 from handrail.waiting import Waiting
@@ -48,5 +52,39 @@ class Work:
 
 
 def queue_key(spec: Spec, sequence: int, key: bytes | None) -> str:
-    """Which delayed records wait for each other: those of one key, or (without ordering) none."""
-    return (key or b"").hex() if spec.ordering == "key" else str(sequence)
+    """Which delayed records wait for each other: those of one key, or (without ordering or key) none."""
+    return key.hex() if spec.ordering == "key" and key else f"#{sequence}"
+
+
+def waiting_rows(spec: Spec, contracts: Contracts, tables: PartitionTables) -> Waiting:
+    """What waits in a partition, from its tables."""
+    waiting = Waiting()
+    for sequence, raw in tables.scan_delayed():
+        row = contracts.decode(raw)[1]
+        waiting.add(sequence, queue_key(spec, sequence, row["key"]), row["due_at"])
+    for row_key, value in tables.scan_state(TIMERS):
+        waiting.set_timer(row_key, timer_of(row_key, value)[2])
+    return waiting
+
+
+def span_of(stage: str, message: Message, started: int, context: str | None, error: str | None) -> dict[str, Any]:
+    """What Telemetry.record is told about a message that was handled, once its batch has committed."""
+    attributes: dict[str, Any] = {telemetry.MESSAGE_ID: message.id, telemetry.CONTRACT: message.type}
+    if message.run is not None:
+        attributes |= {
+            telemetry.RUN: message.run.id,
+            telemetry.FLOW: message.run.flow,
+            telemetry.FLOW_VERSION: message.run.version,
+        }
+    if message.replay:
+        attributes[telemetry.REPLAY] = message.replay
+    return {
+        "stage": stage,
+        "operation": "process",
+        "parent": message.traceparent,
+        "context": context,
+        "start_ns": started,
+        "end_ns": time.time_ns(),
+        "attributes": attributes,
+        "error": error,
+    }

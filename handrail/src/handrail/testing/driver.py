@@ -32,6 +32,7 @@ class StageDriver:
         *,
         worker: Worker | None = None,
         clock: ManualClock | None = None,
+        pause: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self.broker, self.spec, self.contracts = broker, spec, contracts
         for topic in (spec.inbox, *private_topics(spec.name)):
@@ -50,6 +51,7 @@ class StageDriver:
             telemetry=Telemetry.from_env(spec.name, {}),
             jitter=lambda: 0.0,
             worker=worker,
+            pause=pause,
         )
         self._closed = False
 

@@ -64,13 +64,26 @@ class MemoryLog:
         self._held: set[int] = set()
         self._joined = False
         self._epoch = 0
+        self._revoked: tuple[int, ...] = ()
         self.fail_next: str | None = None
+        self.waited: list[float] = []
+        self.transactions: list[Transaction] = []
+        self.calls: list[str] = []
         broker.generations[stage] += 1
         self._generation = broker.generations[stage]
         self.renew()
 
-    def poll(self, limit: int, timeout: float) -> Batch:  # noqa: ARG002 - in memory nobody waits
+    def rebalance(self) -> None:
+        """Every partition goes away and comes back with the next poll, in a new generation."""
+        self._broker.generations[self._stage] += 1
+        self._generation = self._broker.generations[self._stage]
+        self._revoked, self._joined = tuple(range(self._broker.partitions_of(self._inbox))), False
+        self._positions = {}
+
+    def poll(self, limit: int, timeout: float) -> Batch:
+        """Nobody waits in memory; `waited` tells how long it would have been."""
         self._check_fenced()
+        self.waited.append(timeout)
         assigned = () if self._joined else tuple(range(self._broker.partitions_of(self._inbox)))
         self._joined = True
         records: list[Record] = []
@@ -80,7 +93,8 @@ class MemoryLog:
             some = self._broker.logs[topic, partition][position : position + limit - len(records)]
             records += some
             self._positions[topic, partition] = position + len(some)
-        return Batch(records, assigned, (), self._generation)
+        revoked, self._revoked = self._revoked, ()
+        return Batch(records, assigned, revoked, self._generation)
 
     def commit(self, transaction: Transaction) -> Written:
         self._check_fenced()
@@ -98,11 +112,13 @@ class MemoryLog:
             ends[record.topic, record.partition] = self._broker.append(record) + 1
         for partition, offset in transaction.offsets.items():
             self._broker.offsets[self._stage, partition] = offset
+        self.transactions.append(transaction)
         if failure == "unknown":
             raise Aborted("the commit timed out; it had committed")
         return Written(ends, dict.fromkeys(ends, self._broker.now))
 
     def bounds(self, partitions: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        self.calls.append("bounds")
         return {where: (0, len(self._broker.logs[where])) for where in partitions}
 
     def read(self, spans: dict[TopicPartition, tuple[int, int]]) -> Iterator[list[Record]]:
@@ -110,6 +126,7 @@ class MemoryLog:
             yield self._broker.logs[where][start:end]
 
     def committed(self, partitions: list[int]) -> dict[int, int]:
+        self.calls.append("committed")
         return {partition: self._broker.offsets.get((self._stage, partition), 0) for partition in partitions}
 
     def resume(self, positions: dict[int, tuple[int, int]]) -> None:
