@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from handrail.contracts.jsonform import loads
 from handrail.errors import Failure
 from handrail.flow import Operation, System
 from handrail.recovery import ErrorClass, FailureInfo, retry_after
@@ -20,9 +20,8 @@ _SHOWN = 300
 
 @dataclass(frozen=True, slots=True)
 class Good:
-    """The system answered well. `values` is the answer, `value` the same by its contract in the wire format."""
+    """The system answered well. `value` is the answer by its contract, in the Confluent wire format."""
 
-    values: Mapping[str, Any]
     value: bytes | None
 
 
@@ -53,6 +52,8 @@ def judge(system: System, operation: Operation, reply: Reply, encode: Encode, no
 
 def _trouble(operation: Operation, reply: Reply) -> FailureInfo:
     """Nothing came back. What can't have arrived, and what changes nothing, may simply be tried again."""
+    if reply.trouble == "too-late":
+        return FailureInfo(ErrorClass.INFRA, message=reply.detail)  # we were busy; that says nothing about the system
     harmless = reply.trouble == "not-sent" or operation.safe
     return FailureInfo(ErrorClass.TRANSIENT if harmless else ErrorClass.UNKNOWN_OUTCOME, message=reply.detail)
 
@@ -61,12 +62,12 @@ def _good(operation: Operation, reply: Reply, encode: Encode) -> Answer:
     """The answer by its contract. One that can't be read says nothing about what happened."""
     unclear = ErrorClass.TRANSIENT if operation.safe else ErrorClass.UNKNOWN_OUTCOME
     if operation.response is None:
-        return Good({}, None)
+        return Good(None)
     try:
-        values = json.loads(reply.body)
+        values = loads(reply.body)
         if not isinstance(values, dict):
             return FailureInfo(unclear, message="the answer is not a JSON object")
-        return Good(values, encode(operation.response, values))
+        return Good(encode(operation.response, values))
     except ValueError:
         return FailureInfo(unclear, message="the answer is not JSON")
     except Failure as error:

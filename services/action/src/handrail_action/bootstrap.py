@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from handrail.clock import SystemClock
+from handrail.contracts import Contracts
 from handrail.errors import ConfigError
 from handrail.flow import Flow, System
 from handrail.service import Deployment, Plan
 from handrail.spec import Spec
 
 from handrail_action.addresses import Forbidden, check_base_url
+from handrail_action.answers import Encode
 from handrail_action.effects import COMMAND, TABLES, Effects
+from handrail_action.shapes import only_known
 from handrail_action.worker import ROOM, HttpWorker
 
 
@@ -40,21 +43,29 @@ def _plan(deployment: Deployment, name: str) -> Plan:
     def decode(raw: bytes) -> Mapping[str, Any]:
         return contracts.decode(raw)[1]
 
-    def encode(contract: str, values: Mapping[str, Any]) -> bytes:
-        contracts.check(contracts[contract], values)
-        return contracts.encode(contract, values)
-
     spec = Spec(
         name=f"action.{name}",
         inbox=f"action.{name}",
         accepts=frozenset({COMMAND}),
-        handler=Effects(system, _flow(deployment), decode, encode, random.random),
+        handler=Effects(system, _flow(deployment), decode, encoder(contracts), random.random),
         partitions=deployment.partitions,
         knows=lambda flow, version: flows.get(flow, version) is not None,
         tables=TABLES,
         batch=ROOM * system.limits.concurrency,
     )
     return Plan(spec, worker=lambda: _worker(deployment, system))
+
+
+def encoder(contracts: Contracts) -> Encode:
+    """Gives the encoder of systems' answers: what our contract knows of one, checked. It raises Failure for a broken one."""
+
+    def encode(contract: str, values: Mapping[str, Any]) -> bytes:
+        found = contracts[contract]
+        known = only_known(found.schema, values)
+        contracts.check(found, known)
+        return contracts.encode(contract, known)
+
+    return encode
 
 
 def _worker(deployment: Deployment, system: System) -> HttpWorker:

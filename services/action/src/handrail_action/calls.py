@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["call", "verify"]
-Trouble = Literal["not-sent", "lost"]
+Trouble = Literal["not-sent", "too-late", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,9 @@ class Job:
 class Reply:
     """What came back.
 
-    Either a status with its body, or `trouble`: "not-sent" when the request can't have arrived, "lost" when nobody
-    can say. `retry_after` is the header as it came. `traceparent` is the context of the call's span.
+    Either a status with its body, or `trouble`: "not-sent" when the request can't have arrived, "too-late" when nobody
+    came round to it before its `send_by`, "lost" when nobody can say. `retry_after` is the header as it came.
+    `traceparent` is the context of the call's span.
     """
 
     kind: Kind

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from handrail.errors import Failure
 from handrail.flow import Flow, Operation, Step, System
 from handrail.identity import output_id
 from handrail.message import Due, Finished, Message, Output, Run
 from handrail.pending import View
-from handrail.recovery import DeadLetter, ErrorClass, FailureInfo, Retry, decide
+from handrail.recovery import DeadLetter, ErrorClass, FailureInfo, Policy, Retry, classify, decide
 
 from handrail_action.answers import Absent, Answer, Encode, Good, judge
 from handrail_action.calls import Job, Kind, Reply
@@ -29,6 +29,7 @@ TIMER = "effect"
 SEND_WINDOW_MS = 5_000
 CHECK_AGAIN_MS = 250
 LOST_CHECK_MS = 1_000
+ASK_FOR_MS = 15 * 60_000
 
 Row = dict[str, Any]
 Decode = Callable[[bytes], Mapping[str, Any]]
@@ -56,28 +57,47 @@ class Effects:
     jitter: Callable[[], float]
 
     def __call__(self, given: Message | Due | Finished, view: View) -> Iterable[Output]:
-        """A command is taken, a call has come back, or something is due."""
-        match given:
-            case Message():
-                return self._take(given, view)
-            case Finished():
-                row = view.get("effects", given.key)
-                return self._answered(dict(row), given.result, view) if row else []
-            case Due():
-                row = view.get("effects", given.key)
-                return self._due(dict(row), view) if row else []
+        """A command is taken, a call has come back, or something is due; then whatever is free to begin begins."""
+        outputs: list[Output] = []
+        if isinstance(given, Message):
+            route = self._take(given, view)
+        else:
+            row = view.get("effects", given.key)
+            if row is None:
+                return []
+            reply = given.result if isinstance(given, Finished) else None
+            step = self._due if reply is None else partial(self._answered, reply)
+            outputs += self._safely(step, dict(row), view)
+            if view.get("effects", given.key) is not None:
+                return outputs
+            route = self.decode(row["command"])["route"]
+        while (row := self._first_of(route, view)) and row["state"] == "queued":
+            outputs += self._safely(self._call, dict(row), view)
+        return outputs
+
+    def _safely(self, step: Callable[[Row, View], list[Output]], row: Row, view: View) -> list[Output]:
+        """Whatever goes wrong with a command that could be decoded, decision hears of it: nothing is left open for ever."""
+        called = row["state"] in ("intent", "accepted", "unknown")
+        try:
+            return step(row, view)
+        except Exception as error:
+            info = classify(error)
+            if info.error_class is ErrorClass.CRITICAL:
+                raise
+            status = "unknown" if called or row["checks"] else "failed"
+            return self._end(row, self.decode(row["command"]), view, status, info)
 
     # --- intents
 
-    def _take(self, message: Message, view: View) -> list[Output]:
-        """The whole command becomes a row; only the first of a route may be called."""
+    def _take(self, message: Message, view: View) -> str:
+        """The whole command becomes a row, queued behind the others of its route; the route."""
         command = message.body
+        route: str = command["route"]
         key = f"{command['run']}/{command['step']}/r{command['revision']}"
         if view.get("effects", key) is not None:
-            return []
-        queue = view.get("queues", message.key)
-        waiting = list(queue["effects"]) if queue else []
-        view.put("queues", message.key, {"route": message.key, "effects": [*waiting, key]})
+            return route
+        queue = view.get("queues", route)
+        view.put("queues", route, {"route": route, "effects": [*(queue["effects"] if queue else []), key]})
         row: Row = {
             "id": key,
             "command": message.value,
@@ -97,10 +117,8 @@ class Effects:
             "first_failure_at": None,
             "started_at": view.now,
         }
-        if waiting:
-            view.put("effects", key, row)
-            return []
-        return self._call(row, view)
+        view.put("effects", key, row)
+        return route
 
     def _call(self, row: Row, view: View) -> list[Output]:
         """Commit the intent; the call starts after that."""
@@ -116,31 +134,23 @@ class Effects:
             "asked_from": None,
             "response": None,
         }
-        try:
-            job = self._job("call", row, context, context.operation)
-        except Failure as error:
-            info = FailureInfo(ErrorClass(error.error_class), message=str(error), field=error.field)
-            return self._end(row, context, view, "failed", info)
+        job = self._job("call", row, context, context.operation)
         self._wait(row, view, dead_at + self.system.settle_ms)
         view.start(row["id"], job)
         return []
 
     def _check(self, row: Row, context: Context, view: View) -> list[Output]:
         """Ask whether it happened. Without a question, the key is sent again where it is honoured, or a person looks."""
+        row |= {"checks": row["checks"] + 1, "asked_from": row["asked_from"] or view.now}
         if context.question is None:
-            info = FailureInfo(
-                ErrorClass.UNKNOWN_OUTCOME, message=row["reason"] or "nobody can say whether it happened"
-            )
+            reason = row["reason"] or "nobody can say whether it happened"
+            info = FailureInfo(ErrorClass.UNKNOWN_OUTCOME, message=reason)
             if self.system.idempotency == "honoured":
                 return self._again(row, context, view, replace(info, error_class=ErrorClass.TRANSIENT))
-            return self._end(row, context, view, "unknown", info)
-        row |= {"checks": row["checks"] + 1, "asked_from": row["asked_from"] or view.now}
+            return self._end(row, context.command, view, "unknown", info)
         send_by = view.now + SEND_WINDOW_MS
         row["send_by"] = send_by
-        try:
-            job = self._job("verify", row, context, context.question)
-        except Failure as error:
-            return self._end(row, context, view, "unknown", FailureInfo(ErrorClass.CONFIG, message=str(error)))
+        job = self._job("verify", row, context, context.question)
         self._wait(row, view, send_by + self.system.deadlines.total_ms + LOST_CHECK_MS)
         view.start(row["id"], job)
         return []
@@ -173,7 +183,7 @@ class Effects:
 
     # --- answers
 
-    def _answered(self, row: Row, reply: Reply, view: View) -> list[Output]:
+    def _answered(self, reply: Reply, row: Row, view: View) -> list[Output]:
         """A late reply of an earlier attempt or check is no news."""
         expected = "call" if row["state"] == "intent" else "verify" if row["state"] in ("accepted", "unknown") else None
         if reply.kind != expected or reply.attempt != row["attempts"] or reply.check != row["checks"]:
@@ -191,7 +201,7 @@ class Effects:
         match answer:
             case Good(value=value) if context.question is None:
                 row["response"] = value
-                return self._end(row, context, view, "accepted", None)
+                return self._end(row, context.command, view, "accepted", None)
             case Good(value=value):
                 row |= {"state": "accepted", "response": value}
                 return self._check(row, context, view)
@@ -208,29 +218,22 @@ class Effects:
 
     def _verified(self, row: Row, context: Context, answer: Answer, view: View) -> list[Output]:
         match answer:
-            case Good(values=values, value=value):
-                return self._compared(row, context, values, value, view)
+            case Good(value=value):
+                return self._compared(row, context, value, view)
             case Absent():
                 return self._absent(row, context, view)
             case FailureInfo():
                 return self._check_again(row, context, view, answer)
 
-    def _compared(
-        self, row: Row, context: Context, values: Mapping[str, Any], value: bytes | None, view: View
-    ) -> list[Output]:
+    def _compared(self, row: Row, context: Context, value: bytes | None, view: View) -> list[Output]:
         """Something is there. If it is not what was asked for, doing it again would make it worse: a person looks."""
         event, request = self.decode(context.command["event"]), self.decode(context.command["request"])
-        try:
-            as_asked = context.flow.verified(context.step.id, event, request, values)
-        except Failure as error:
-            info = FailureInfo(ErrorClass(error.error_class), message=f"its verification failed: {error}")
-            return self._end(row, context, view, "unknown", info)
-        if as_asked:
+        if context.flow.verified(context.step.id, event, request, self.decode(value) if value else {}):
             row["response"] = value
-            return self._end(row, context, view, "verified", None)
+            return self._end(row, context.command, view, "verified", None)
         expect = context.step.verify.expect if context.step.verify else ""
         reason = f"{self.system.name} has something else than what was asked for: not {expect}"
-        return self._end(row, context, view, "unknown", FailureInfo(ErrorClass.BUSINESS, message=reason))
+        return self._end(row, context.command, view, "unknown", FailureInfo(ErrorClass.BUSINESS, message=reason))
 
     def _absent(self, row: Row, context: Context, view: View) -> list[Output]:
         """It is not there. After a lost reply one conclusive answer is enough; after a success it may still appear."""
@@ -243,7 +246,7 @@ class Effects:
         reason = f"{self.system.name} {said}, and it is not there"
         if not self.system.conclusive:
             info = FailureInfo(ErrorClass.UNKNOWN_OUTCOME, message=f"{reason}; it can't be asked conclusively")
-            return self._end(row, context, view, "unknown", info)
+            return self._end(row, context.command, view, "unknown", info)
         return self._again(row, context, view, FailureInfo(ErrorClass.TRANSIENT, message=reason))
 
     # --- failures
@@ -258,29 +261,37 @@ class Effects:
             self._wait(row, view, verdict.due_at)
             return []
         reason = f"{info.message} ({verdict.reason})" if isinstance(verdict, DeadLetter) else info.message
-        return self._end(row, context, view, "failed", replace(info, message=reason))
+        # Without a question nobody has found out about an earlier lost call, and "failed" would say that it did not happen.
+        if context.question is None and row["checks"]:
+            unknown = replace(info, error_class=ErrorClass.UNKNOWN_OUTCOME, message=reason)
+            return self._end(row, context.command, view, "unknown", unknown)
+        return self._end(row, context.command, view, "failed", replace(info, message=reason))
 
     def _check_again(self, row: Row, context: Context, view: View, info: FailureInfo) -> list[Output]:
-        """The question failed. It is asked again by the flow's policy; then a person must look."""
+        """The question failed. Asking does no harm, so time alone limits it; then a person must look."""
         self._note(row, info, view)
         first = row["asked_from"] or view.now
-        verdict = decide(context.flow.policy, info, row["checks"], first, view.now, self.jitter())
+        verdict = decide(_asking(context), info, 1, first, view.now, self.jitter())
         if isinstance(verdict, Retry):
             self._wait(row, view, verdict.due_at)
             return []
         reason = f"nobody can say whether it happened: {info.message}"
-        return self._end(row, context, view, "unknown", replace(info, message=reason))
+        return self._end(row, context.command, view, "unknown", replace(info, message=reason))
 
     def _due(self, row: Row, view: View) -> list[Output]:
+        context = self._context(row)
         match row["state"]:
             case "waiting":
                 return self._call(row, view)
             case "intent":
-                self._note(row, FailureInfo(ErrorClass.UNKNOWN_OUTCOME, message="the call was cut off"), view)
+                info = FailureInfo(ErrorClass.UNKNOWN_OUTCOME, message="the call was cut off")
+                if context.operation.safe:
+                    return self._again(row, context, view, replace(info, error_class=ErrorClass.TRANSIENT))
+                self._note(row, info, view)
                 row["state"] = "unknown"
-                return self._check(row, self._context(row), view)
+                return self._check(row, context, view)
             case "accepted" | "unknown":
-                return self._check(row, self._context(row), view)
+                return self._check(row, context, view)
             case _:
                 return []
 
@@ -293,9 +304,10 @@ class Effects:
 
     # --- ends
 
-    def _end(self, row: Row, context: Context, view: View, status: str, info: FailureInfo | None) -> list[Output]:
-        """The one outcome of the command; the next effect of the route may begin."""
-        command = context.command
+    def _end(
+        self, row: Row, command: Mapping[str, Any], view: View, status: str, info: FailureInfo | None
+    ) -> list[Output]:
+        """The one outcome of the command; the next effect of the route is free to begin."""
         if info is not None:
             self._note(row, info, view)
         body = {
@@ -325,14 +337,14 @@ class Effects:
         )
         view.put("effects", row["id"], None)
         view.set_timer(TIMER, row["id"], None)
-        return [outcome, *self._next(command["route"], row["id"], view)]
+        queue = view.get("queues", command["route"])
+        left = [each for each in queue["effects"] if each != row["id"]] if queue else []
+        view.put("queues", command["route"], {"route": command["route"], "effects": left} if left else None)
+        return [outcome]
 
-    def _next(self, route: str, ended: str, view: View) -> list[Output]:
+    def _first_of(self, route: str, view: View) -> Mapping[str, Any] | None:
         queue = view.get("queues", route)
-        left = [each for each in queue["effects"] if each != ended] if queue else []
-        view.put("queues", route, {"route": route, "effects": left} if left else None)
-        row = view.get("effects", left[0]) if left else None
-        return self._call(dict(row), view) if row else []
+        return view.get("effects", queue["effects"][0]) if queue else None
 
     def _wait(self, row: Row, view: View, due_at: int) -> None:
         row["due_at"] = due_at
@@ -345,3 +357,11 @@ class Effects:
         step = flow.step(command["step"])
         question = flow.question(step)
         return Context(command, flow, step, flow.operation(step)[1], question[1] if question else None)
+
+
+def _asking(context: Context) -> Policy:
+    """The flow's policy for questions: as often as it takes, further and further apart, until it has taken too long."""
+    within = context.step.verify.within_ms if context.step.verify else 0
+    usual = context.flow.policy
+    patient = replace(usual.backoff(ErrorClass.TRANSIENT), times=None, max_age_ms=within + ASK_FOR_MS, discard=False)
+    return Policy({**usual.backoffs, ErrorClass.TRANSIENT: patient})

@@ -108,7 +108,7 @@ class HttpWorker:
         async with self._places:
             if self._clock.now() > job.send_by:
                 detail = "not sent: its time to be sent had passed"
-                return Reply(job.kind, job.attempt, job.check, trouble="not-sent", detail=detail)
+                return Reply(job.kind, job.attempt, job.check, trouble="too-late", detail=detail)
             context = self._telemetry.child(job.traceparent, job.run)
             started = time.time_ns()
             reply = await self._request(self._session, job, context)
