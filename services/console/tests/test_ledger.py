@@ -188,7 +188,11 @@ def test_a_tombstone_forgets_a_letter_and_a_task(ledger: Ledger, path: Path, rec
 def test_the_largest_dead_letter_is_read(ledger: Ledger, path: Path, records: Any) -> None:
     ledger.apply([records.letter(value=b"x" * (1024 * 1024), stack="y" * 16_384)])
     queries = Queries.open(path)
-    assert len(queries.letters(LetterFilter())[0]["value"]) == 1024 * 1024
+    [brief] = queries.letters(LetterFilter())
+    whole = queries.letter(brief["letter"])
+    assert whole is not None
+    assert brief["bytes"] == len(whole["value"]) == 1024 * 1024
+    assert len(whole["stack"]) == 16_384
     queries.close()
 
 

@@ -27,10 +27,11 @@ _WAIT = "the other side was away for too long: see that it answers again"
 
 
 def told(row: Row, contracts: Contracts | None = None) -> Row:
-    """A letter as JSON has it: bytes readable, headers parsed, and with contracts the payload decoded."""
+    """A letter as JSON has it: bytes readable, headers parsed and, for a whole one with contracts, the payload decoded."""
     full = {**row, "headers": json.loads(row["headers"]), "key": readable(row["key"])}
-    value = full.pop("value")
-    return {**full, "payload": payload(value, contracts)} if contracts else {**full, "bytes": len(value or b"")}
+    if contracts is not None:
+        full["payload"] = payload(full.pop("value"), contracts)
+    return full
 
 
 def payload(value: bytes | None, contracts: Contracts) -> Row:

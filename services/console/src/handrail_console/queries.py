@@ -14,6 +14,9 @@ from handrail_console.ledger import open_for_reading
 Row = dict[str, Any]
 ENDS = ("done", "rejected", "failed", "compensated", "cancelled", "done-by-hand")
 """States of a run after which nothing more happens."""
+_BRIEF = """letter, generation, stage, flow, version, run, route, step, topic, "partition", "offset", timestamp, key, headers,
+  event_id, contract, failure_class, field, exception, message, fingerprint, attempts, trace, payload_hash, failed_at,
+  first_failed_at, coalesce(length(value), 0) AS bytes, state, replays, state_by, state_reason, state_at"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,11 @@ class Queries:
         return self._all("SELECT * FROM transitions WHERE run = ? ORDER BY sequence", [run])
 
     def letters(self, which: LetterFilter) -> list[Row]:
-        """Dead letters, oldest first."""
+        """Dead letters, oldest first, without their payloads (`bytes` long) and stacks."""
         where, values = _where(
             [("state", which.states), ("flow", _one(which.flow)), ("failure_class", _one(which.failure_class))]
         )
-        return self._all(f"SELECT * FROM letters{where} ORDER BY failed_at, letter", values)
+        return self._all(f"SELECT {_BRIEF} FROM letters{where} ORDER BY failed_at, letter", values)
 
     def letter(self, letter: str) -> Row | None:
         return next(iter(self._all("SELECT * FROM letters WHERE letter = ?", [letter])), None)
