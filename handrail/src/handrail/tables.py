@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ _POSITIONS = b"positions"
 _IDENTITY = b"identity"
 _FIRST_MAP_SIZE = 1 << 28
 _MAX_DATABASES = 64
+_LONGEST_REST_S = 12 * 3_600  # compaction keeps tombstones for a day (delete.retention.ms): rows would come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +76,25 @@ class PartitionTables:
         self._folder = folder
         self._bucket_ms = max(1, window_ms // buckets)
         self._keep = buckets + 1
-        self._identity = identity.encode()
-        self._env = self._open()
-        self._state = self._env.open_db(b"state")
-        self._delayed = self._env.open_db(b"delayed")
-        self._meta = self._env.open_db(b"meta")
+        self._identity = identity.encode() + b" %d" % self._bucket_ms  # buckets of another size would hide new marks
         self._buckets: dict[int, Any] = {}
-        self._load_buckets()
         self._reader: Any = None
+        try:
+            self._env = self._open()
+            self._state, self._delayed, self._meta = (
+                self._env.open_db(name) for name in (b"state", b"delayed", b"meta")
+            )
+            self._load_buckets()
+        except (OSError, lmdb.Error) as error:
+            raise _state_error(folder, error) from error
 
     def _open(self) -> Any:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            if not self._trusted():
-                shutil.rmtree(self._folder)
-                self._folder.mkdir()
-            env = self._environment()
-            (self._folder / "boot").write_text(_boot_id())
-        except (OSError, lmdb.Error) as error:
-            raise _state_error(self._folder, error) from error
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._trusted():
+            shutil.rmtree(self._folder)
+            self._folder.mkdir()
+        env = self._environment()
+        (self._folder / "boot").write_text(_boot_id())
         return env
 
     def _environment(self) -> Any:
@@ -106,18 +108,26 @@ class PartitionTables:
             max_readers=16,
         )
         with env.begin(write=True) as transaction:
-            transaction.put(_IDENTITY, self._identity, db=env.open_db(b"meta", txn=transaction))
+            meta = env.open_db(b"meta", txn=transaction)
+            if transaction.get(_IDENTITY, db=meta) is None:  # else the file keeps the time of its last change
+                transaction.put(_IDENTITY, self._identity, db=meta)
         return env
 
     def _trusted(self) -> bool:
-        """Not after a crash of the machine (writes are not synced), nor with another identity, nor a broken file."""
-        if not (self._folder / "data.mdb").exists():
+        """Not after a crash of the machine (writes are not synced) nor a long rest, nor with another identity, nor a
+        broken file."""
+        file, boot = self._folder / "data.mdb", self._folder / "boot"
+        if not file.exists():
             return True
-        boot = self._folder / "boot"
         if not boot.exists() or boot.read_text() != _boot_id():
+            return False
+        found = file.stat()
+        if abs(time.time() - found.st_mtime) > _LONGEST_REST_S:
             return False
         try:
             with lmdb.open(str(self._folder), max_dbs=_MAX_DATABASES, readonly=True, lock=False) as env:
+                if (env.info()["last_pgno"] + 1) * env.stat()["psize"] > found.st_size:
+                    return False  # cut off: reading it would be a bus error
                 meta = env.open_db(b"meta", create=False)
                 with env.begin() as transaction:
                     return bool(transaction.get(_IDENTITY, db=meta) == self._identity)
@@ -138,8 +148,14 @@ class PartitionTables:
         return dict(json.loads(raw)) if raw else {}
 
     def wipe(self) -> None:
-        """Forget everything: the changelogs are read again from their beginning."""
+        """Forget everything: the changelogs are read again from their beginning. Raises StateError."""
         self.end_batch()
+        try:
+            self._wipe()
+        except (OSError, lmdb.Error) as error:
+            raise _state_error(self._folder, error) from error
+
+    def _wipe(self) -> None:
         with self._env.begin(write=True) as transaction:
             for database in (self._state, self._delayed):
                 transaction.drop(database, delete=False)
@@ -203,32 +219,32 @@ class PartitionTables:
                 raise _state_error(self._folder, error) from error
 
     def _apply(self, changes: Changes) -> None:
-        buckets = [(self._bucket(time), digests) for time, digests in changes.marks]
+        marks = [(broker_time // self._bucket_ms, digests) for broker_time, digests in changes.marks]
+        oldest = max([*(number for number, _ in marks), *self._buckets], default=0) - self._keep + 1
+        self._drop_before(oldest)  # first: one chunk of a restore may span more than the window
+        buckets = [(self._bucket(number), digests) for number, digests in marks if number >= oldest]
         with self._env.begin(write=True) as transaction:
             for key, value in changes.state.items():
                 _write(transaction, self._state, key, value)
             for sequence, record in changes.delayed.items():
                 _write(transaction, self._delayed, sequence.to_bytes(8, "big"), record)
             for bucket, digests in buckets:
-                if bucket is not None:
-                    transaction.cursor(db=bucket).putmulti([(digest, b"") for digest in sorted(digests)])
+                transaction.cursor(db=bucket).putmulti([(digest, b"") for digest in sorted(digests)])
             raw = transaction.get(_POSITIONS, db=self._meta)
             positions = (json.loads(raw) if raw else {}) | changes.positions
             transaction.put(_POSITIONS, json.dumps(positions).encode(), db=self._meta)
 
-    def _bucket(self, broker_time: int) -> Any | None:
-        """The database of a time bucket; None for one that is out of the window. Whole old buckets are dropped."""
-        number = broker_time // self._bucket_ms
-        newest = max([number, *self._buckets])
-        for old in [each for each in self._buckets if each <= newest - self._keep]:
-            with self._env.begin(write=True) as transaction:
-                transaction.drop(self._buckets.pop(old), delete=True)
-        if number <= newest - self._keep:
-            return None
+    def _bucket(self, number: int) -> Any:
         if number not in self._buckets:
             self._buckets[number] = self._env.open_db(b"marks-%d" % number)
             self._buckets = dict(sorted(self._buckets.items(), reverse=True))
         return self._buckets[number]
+
+    def _drop_before(self, oldest: int) -> None:
+        """Whole buckets go, never single marks."""
+        for old in [each for each in self._buckets if each < oldest]:
+            with self._env.begin(write=True) as transaction:
+                transaction.drop(self._buckets.pop(old), delete=True)
 
     def close(self) -> None:
         """Sync and close."""
@@ -249,6 +265,7 @@ class StateFolder:
             self._lock = (self.path / "lock").open("a+")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self.close()
             raise StateError(
                 f"the state folder {self.path} is held by another process with ordinal {ordinal}: "
                 "stop it, or start this one with another HANDRAIL_ORDINAL"
