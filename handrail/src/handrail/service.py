@@ -39,12 +39,11 @@ _SLOW_PHASES = {"new": RESTORE_DEADLINE_S, "restore": RESTORE_DEADLINE_S * 1.5, 
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
-    """What a service's bootstrap builds its stages from."""
+class Ground:
+    """What stages stand on: settings, contracts, and the topics that there are."""
 
     settings: Settings
     contracts: Contracts
-    flows: Flows
     topics: Mapping[str, TopicInfo]
     telemetry: Telemetry
 
@@ -56,19 +55,53 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class Deployment(Ground):
+    """What a service's bootstrap builds its stages from."""
+
+    flows: Flows
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """One stage to run; `worker` makes what it needs outside of transactions, in its thread."""
+    """One stage to run.
+
+    `worker` makes what it needs outside of transactions, in its thread. `contracts` are its own where those of the
+    deployment take too small messages.
+    """
 
     spec: Spec
     worker: Callable[[], Worker] | None = None
+    contracts: Contracts | None = None
 
 
 def main(service: str, build: Callable[[Deployment], Sequence[Plan]]) -> None:
     """Run a service until it is told to stop; never returns."""
+
+    def run(stop: threading.Event) -> int:
+        settings = Settings.from_env(os.environ)
+        contracts = Contracts.load(settings.contracts)
+        flows = Flows.load(settings.flows, settings.systems, contracts)
+        topics = describe(connect(settings.bootstrap, within_s=30))
+        telemetry = Telemetry.from_env(service, os.environ)
+        deployment = Deployment(settings, contracts, topics, telemetry, flows)
+        return host(build(deployment), deployment, stop)
+
+    guard(service, run)
+
+
+def guard(service: str, run: Callable[[threading.Event], int]) -> None:
+    """Run until SIGTERM or SIGINT set the event, and end the process with the exit code; never returns."""
     logs.configure(service)
     logger = structlog.get_logger()
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
     try:
-        code = _run(service, build)
+        code = run(stop)
     except ConfigError as error:
         logger.error("misconfigured", why=str(error))
         code = MISCONFIGURED
@@ -80,26 +113,16 @@ def main(service: str, build: Callable[[Deployment], Sequence[Plan]]) -> None:
     os._exit(code)  # client threads of a fenced or hung stage must not hold up the end
 
 
-def _run(service: str, build: Callable[[Deployment], Sequence[Plan]]) -> int:
-    settings = Settings.from_env(os.environ)
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
-    contracts = Contracts.load(settings.contracts)
-    flows = Flows.load(settings.flows, settings.systems, contracts)
-    topics = describe(connect(settings.bootstrap, within_s=30))
-    telemetry = Telemetry.from_env(service, os.environ)
-    deployment = Deployment(settings, contracts, flows, topics, telemetry)
-    runners = [_Runner(plan, deployment, stop) for plan in build(deployment)]
+def host(plans: Sequence[Plan], ground: Ground, stop: threading.Event) -> int:
+    """Run stages until told to stop or one of them ends; the exit code."""
+    runners = [_Runner(plan, ground, stop) for plan in plans]
     for runner in runners:
-        require_consistent(topics, runner.plan.spec.inbox, private_topics(runner.plan.spec.name))
+        spec = runner.plan.spec
+        require_consistent(ground.topics, spec.inbox, private_topics(spec.name))
+    for runner in runners:
         runner.thread.start()
     code = _watch(runners, stop)
-    telemetry.shutdown()
+    ground.telemetry.shutdown()
     return code
 
 
@@ -122,11 +145,11 @@ def _watch(runners: Sequence[_Runner], stop: threading.Event) -> int:
 class _Runner:
     """One stage and its thread. Everything of Kafka is made, used and closed in that thread."""
 
-    def __init__(self, plan: Plan, deployment: Deployment, stop: threading.Event) -> None:
+    def __init__(self, plan: Plan, ground: Ground, stop: threading.Event) -> None:
         self.plan = plan
         self.code = OK
         self.thread = threading.Thread(target=self._guarded, name=plan.spec.name, daemon=True)
-        self._deployment = deployment
+        self._ground = ground
         self._stop = stop
         self._stage: Stage | None = None
         self._started = time.monotonic()
@@ -156,20 +179,20 @@ class _Runner:
             self.code = FAILED
 
     def _loop(self) -> None:
-        settings, spec = self._deployment.settings, self.plan.spec
+        settings, spec = self._ground.settings, self.plan.spec
         folder = StateFolder(settings.home, spec.name, settings.ordinal)
-        ids = {topic: self._deployment.topics[topic].id for topic in private_topics(spec.name)}
-        partitions = self._deployment.partitions(spec.inbox)
+        ids = {topic: self._ground.topics[topic].id for topic in private_topics(spec.name)}
+        partitions = self._ground.partitions(spec.inbox)
         fault = faults.from_env(os.environ, spec.name)
         log = KafkaLog(settings.bootstrap, spec.name, settings.ordinal, spec.inbox, fault)
         self._stage = stage = Stage(
             spec,
             log,
-            self._deployment.contracts,
+            self.plan.contracts or self._ground.contracts,
             folder=folder.partition,
             identity=lambda partition: Identity(spec.name, partition, partitions, ids),
             clock=SystemClock(),
-            telemetry=self._deployment.telemetry,
+            telemetry=self._ground.telemetry,
             jitter=random.random,
             worker=self.plan.worker() if self.plan.worker else None,
             fault=fault,

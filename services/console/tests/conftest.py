@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 from handrail.contracts import Contracts
+from handrail.recovery.letter import LETTER_BYTES
 from handrail.settings import Settings
-from handrail_console.bootstrap import contracts_for_ledger
 from handrail_console.commands.room import Room
 from handrail_console.ledger import Ledger
 from handrail_console.orders import Order
@@ -170,7 +170,7 @@ class Desk:
 
 @pytest.fixture(scope="session")
 def contracts() -> Contracts:
-    return contracts_for_ledger(CONTRACTS)
+    return Contracts.load(CONTRACTS, max_bytes=LETTER_BYTES)
 
 
 @pytest.fixture

@@ -38,14 +38,14 @@ class Contracts:
             raise ContractFileError("\n".join(problems))
 
     @classmethod
-    def load(cls, folder: Path) -> Contracts:
-        """Read every .avsc below `folder` and its contracts.lock.
+    def load(cls, folder: Path, *, max_bytes: int = MAX_BYTES) -> Contracts:
+        """Read every .avsc below `folder` and its contracts.lock. Larger messages than `max_bytes` are not decoded.
 
         Raises ContractFileError when a file is wrong, or when the lock does not have a contract as it is.
         """
         contracts = read_folder(folder)
         require_locked(folder, contracts)
-        return cls(contracts)
+        return cls(contracts, max_bytes=max_bytes)
 
     def __getitem__(self, name: str) -> Contract:
         """The contract of that name. Raises ContractFileError with the nearest name when there is none."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Any
 
+from handrail.contracts import MAX_BYTES
 from handrail.log import Record
 from handrail.message import Headers, Message
 from handrail.recovery.classes import FailureInfo
 from handrail.recovery.fingerprint import fingerprint
 
 CONTRACT = "handrail/dead-letter.v1"
+LETTER_BYTES = MAX_BYTES + 256 * 1024
+"""A letter holds the largest message and all that is told about it."""
 
 
 def header_rows(headers: Headers) -> list[dict[str, Any]]:

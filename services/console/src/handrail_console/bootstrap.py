@@ -9,25 +9,16 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import structlog
-from handrail.contracts import MAX_BYTES, Contracts
+from handrail.contracts import Contracts
 from handrail.errors import ConfigError
+from handrail.recovery.letter import LETTER_BYTES
 from handrail.settings import Settings
 
 from handrail_console.follower import Follower
 from handrail_console.ledger import Ledger
 from handrail_console.source import Source
-
-LETTER_BYTES = MAX_BYTES + 256 * 1024
-"""A dead letter holds a whole message and what is known of its failure."""
-
-
-def contracts_for_ledger(folder: Path) -> Contracts:
-    """The contracts, with room for dead letters of the largest messages."""
-    contracts = Contracts.load(folder)
-    return Contracts((contracts[name] for name in contracts.names()), max_bytes=LETTER_BYTES)
 
 
 def configure_logs() -> None:
@@ -47,7 +38,7 @@ def configure_logs() -> None:
 
 async def serve(settings: Settings) -> None:
     """Keep the ledger up with the topics until SIGTERM or SIGINT. Raises ConfigError."""
-    with Ledger(settings.ledger, contracts_for_ledger(settings.contracts)) as ledger:
+    with Ledger(settings.ledger, Contracts.load(settings.contracts, max_bytes=LETTER_BYTES)) as ledger:
         following = asyncio.create_task(Follower(ledger, partial(Source.open, settings.bootstrap)).run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

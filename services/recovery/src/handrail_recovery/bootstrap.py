@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from handrail.contracts import Contracts
 from handrail.outbox import LETTER_ORDER
 from handrail.recovery.letter import CONTRACT as DEAD_LETTER
+from handrail.recovery.letter import LETTER_BYTES
 from handrail.service import Deployment, Plan
 from handrail.spec import Spec
 
@@ -35,4 +37,5 @@ def plans(deployment: Deployment) -> list[Plan]:
         ordering="none",
         dead_letters=QUARANTINE,  # a letter that can't be read must not become a letter about a letter
     )
-    return [Plan(commands), Plan(letters)]
+    large = Contracts.load(deployment.settings.contracts, max_bytes=LETTER_BYTES)
+    return [Plan(commands), Plan(letters, contracts=large)]
