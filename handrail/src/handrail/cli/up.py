@@ -29,6 +29,7 @@ _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _DOWN_WITHIN_S = 45.0
 _FAILED = 1
+_SETTLE_S = 1.5  # so that what ends at once, over a wrong setting, is told with the ready line
 
 
 def up(
@@ -64,7 +65,7 @@ def up(
     before = _end_on_signals(stack)
     try:
         stack.start()
-        ended = stack.settle()
+        ended = stack.settle(_SETTLE_S)
         if stack.state().state == UP:
             _say_ready(console, stack.state(), ended, time.monotonic() - began, stops="Ctrl-C or handrail down")
         stack.wait()
@@ -155,12 +156,18 @@ def _detached(settings: Settings, arguments: list[str]) -> None:
     if process.poll() is not None:
         raise typer.Exit(process.returncode or _FAILED)
     console = Console(highlight=False, soft_wrap=True)
+    _until(lambda: bool(_ended(folder)), _SETTLE_S)
     state = folder.read()
     if state is not None:
-        ended = tuple(one for one in state.processes if one.state != RUNNING)
+        ended = _ended(folder)
         _say_ready(
             console, state, ended, (time.time_ns() // 1_000_000 - state.started_at) / 1000, stops="handrail down"
         )
+
+
+def _ended(folder: StackFolder) -> tuple[ProcessState, ...]:
+    state = folder.read()
+    return tuple(one for one in state.processes if one.state != RUNNING) if state else ()
 
 
 def _is_up(folder: StackFolder) -> bool:

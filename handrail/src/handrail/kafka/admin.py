@@ -13,7 +13,10 @@ WITHIN_S = 8.0
 
 
 def connect(bootstrap: str, within_s: float = WITHIN_S) -> AdminClient:
-    """A client of a Kafka that has just answered. Raises Unreachable after `within_s` seconds."""
+    """A client of a Kafka that has just answered. Raises Unreachable after `within_s` seconds.
+
+    Keep the client as long as its futures: those of a client that is gone never end.
+    """
     client = _client(bootstrap)
     deadline = time.monotonic() + within_s
     while True:

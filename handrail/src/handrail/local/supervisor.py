@@ -104,7 +104,7 @@ class Stack:
             self.stop()
             raise failure
 
-    def settle(self, alive_s: float = 1.5) -> tuple[ProcessState, ...]:
+    def settle(self, alive_s: float) -> tuple[ProcessState, ...]:
         """Watch the processes for `alive_s` seconds; returns those that have ended meanwhile, none if all is well."""
 
         def ended() -> tuple[ProcessState, ...]:
