@@ -97,8 +97,8 @@ def test_a_message_is_handled_once_and_sent_on_with_an_id_that_repeats(drive: An
     one.drain()
     (sent,) = broker.records("out")
     assert dict(sent.headers)["ce_type"] == TYPE.encode()
-    two = drive(home="elsewhere")
     broker.offsets.clear()
+    two = drive(home="elsewhere")
     two.drain()
     assert len(broker.records("out")) == 1, "the marks stop it although the position was lost"
 
@@ -630,3 +630,17 @@ def test_commits_that_fail_one_after_the_other_do_not_spin(drive: Any, broker: M
     stage.drain()
     assert len(broker.records("out")) == 1
     assert waits == [0.1, 0.2, 0.4]
+
+
+def test_where_the_body_says_what_a_message_is_its_duplicates_are_found_whatever_their_headers(
+    drive: Any, broker: MemoryBroker
+) -> None:
+    stage = drive(public=True, identify=lambda message: str(message.body["order_id"]))
+    broker.publish("flow.transform", "7", order())
+    broker.publish("flow.transform", "other key", order(total_minor=9))
+    broker.publish("flow.transform", "8", order(order_id="8"))
+    broker.publish("flow.transform", "9", b"nonsense")
+    stage.drain()
+    assert len(broker.records("out")) == 2
+    (letter,) = stage.letters()
+    assert letter["failure_class"] == "poison"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from handrail import envelope
 from handrail.contracts import Contracts
 from handrail.envelope import Meta, Replay
-from handrail.errors import ContractBroken, Poison
+from handrail.errors import ContractBroken, Failure, Poison
 from handrail.identity import coordinates, mark
 from handrail.log import Record
 from handrail.message import Headers, Message
@@ -24,7 +24,7 @@ class Arrival:
     """One record at the stage's door. `record` is the original, at its original coordinates.
 
     `event` is its id, or its coordinates where the world sent it; `sequence`, `attempt` and `first_failed_at` are those of
-    a delayed record. `broken` says that its headers can't be believed.
+    a delayed record. `broken` says that its headers can't be believed; `message` is there once it was decoded.
     """
 
     record: Record
@@ -36,6 +36,7 @@ class Arrival:
     attempt: int = 0
     first_failed_at: int | None = None
     broken: ContractBroken | None = None
+    message: Message | None = None
 
 
 def arrive(record: Record, *, inbox: str, public: bool) -> Arrival:
@@ -102,8 +103,22 @@ def delayed_headers(arrival: Arrival) -> Headers:
     return (*arrival.record.headers, envelope.write_replay(arrival.replay))
 
 
+def identified(
+    arrival: Arrival, contracts: Contracts, accepts: frozenset[str], identify: Callable[[Message], str]
+) -> Arrival:
+    """The same with the identity that its body gives; what does not decode keeps its coordinates."""
+    try:
+        message = decode(arrival, contracts, accepts)
+        event = identify(message)
+    except Failure:
+        return arrival
+    return replace(arrival, event=event, digest=mark(event), message=replace(message, id=event))
+
+
 def decode(arrival: Arrival, contracts: Contracts, accepts: frozenset[str]) -> Message:
     """The message inside. Raises Poison or ContractBroken; the record goes on as a dead letter then."""
+    if arrival.message is not None:
+        return arrival.message
     if arrival.broken is not None:
         raise arrival.broken
     record, meta = arrival.record, arrival.meta

@@ -22,8 +22,10 @@ class Spec:
 
     `accepts` are the contracts taken from the inbox and the replay topic; `tables` maps the handler's tables to the
     contracts of their rows; `ordering` is "key" or "none"; `knows` says whether this process has a flow's version;
-    `partitions` gives a topic's partition count; `public` says that the world writes to the inbox. `max_kept_bytes` is what
-    a dead letter or a delayed record may have: below `message.max.bytes` of the producer and of their topics.
+    `partitions` gives a topic's partition count; `public` says that the world writes to the inbox; `identify`
+    gives what makes a message the one it is, where that is in its body (else its id or its coordinates).
+    `max_kept_bytes` is what a dead letter or a delayed record may have: below `message.max.bytes` of the producer and of
+    their topics.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Spec:
     policy: Policy = field(default_factory=Policy)
     ordering: str = "key"
     public: bool = False
+    identify: Callable[[Message], str] | None = None
     dead_letters: str = "dead-letters"
     batch: int = 1_000
     window_ms: int = 14 * 24 * 3_600_000

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from handrail.admission import Arrival, arrive, arrive_delayed, decode, passes
+from handrail.admission import Arrival, arrive, arrive_delayed, decode, identified, passes
 from handrail.changelog import catch_up, changes_of, records_of, topics
 from handrail.clock import Clock
 from handrail.contracts import Contracts
@@ -189,7 +189,7 @@ class Stage:
     def _take(self, work: Work, record: Record, owned: Owned) -> None:
         """One record of the inbox or the replay topic."""
         pending = owned.begin()
-        arrival = arrive(record, inbox=self.spec.inbox, public=self.spec.public)
+        arrival = self._identified(arrive(record, inbox=self.spec.inbox, public=self.spec.public))
         if self._must_hold(owned, arrival):
             return
         if record.topic == self.spec.inbox:
@@ -204,6 +204,11 @@ class Stage:
             work.counts["queued"] += 1
         else:
             self._attempt(work, owned, arrival)
+
+    def _identified(self, arrival: Arrival) -> Arrival:
+        if self.spec.identify is None:
+            return arrival
+        return identified(arrival, self._contracts, self.spec.accepts, self.spec.identify)
 
     def _must_hold(self, owned: Owned, arrival: Arrival) -> bool:
         """Whether it needs a flow version that this process does not have: then the partition stops before it."""
@@ -231,7 +236,7 @@ class Stage:
         if raw is None:
             raise HandrailError(f"{self.spec.name}[{owned.partition}]: delayed record {sequence} has no row")
         row = self._contracts.decode(raw)[1]
-        arrival = arrive_delayed(row, inbox=self.spec.inbox, public=self.spec.public)
+        arrival = self._identified(arrive_delayed(row, inbox=self.spec.inbox, public=self.spec.public))
         if self._must_hold(owned, arrival):
             return False
         self._attempt(work, owned, arrival)
