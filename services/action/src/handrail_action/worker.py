@@ -25,7 +25,11 @@ _CLOSE_S = 5.0
 
 
 class HttpWorker:
-    """Calls one system. `start` and the like are called by the stage's thread only."""
+    """Calls one system. `start` and the like are called by the stage's thread only.
+
+    Jobs of one effect are made one after the other. Usually the handler sees to that itself, but when the clock jumps or
+    the process was stopped, an effect's timer is due before its call has ended, and asking then would be too early.
+    """
 
     def __init__(self, system: System, stage: str, clock: Clock, recorder: Telemetry) -> None:
         self._system, self._stage, self._clock, self._telemetry = system, stage, clock, recorder
@@ -63,9 +67,13 @@ class HttpWorker:
         self._forgotten[partition] = self._forgotten.get(partition, 0) + 1
 
     def close(self) -> None:
+        if self._loop.is_closed():
+            return
         asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(_CLOSE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CLOSE_S)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     # --- in the calls' own thread
 
@@ -87,20 +95,40 @@ class HttpWorker:
             limit=concurrency, resolver=GuardedResolver(self._system), keepalive_timeout=30
         )
         self._session = aiohttp.ClientSession(connector=connector, headers=headers, cookie_jar=aiohttp.DummyCookieJar())
+        # Else aiohttp sends a PUT or DELETE again by itself when a kept connection breaks; there is no public switch.
+        self._session._retry_connection = False
 
     async def _shut(self) -> None:
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 
     async def _do(self, partition: int, epoch: int, key: str, job: Job) -> None:
         """One job to one result, whatever happens; None when the partition was taken away meanwhile."""
+        where = (partition, key)
+        before, ended = self._under_way.get(where), self._loop.create_future()
+        self._under_way[where] = ended
+        if before is not None:
+            await before
         try:
             reply: Reply | None = await self._call(job)
         except Exception as error:  # a reply is owed for every job, else the stage would wait for it
             reply = Reply(job.kind, job.attempt, job.check, trouble="lost", detail=f"{type(error).__name__}: {error}")
+        lost = job.kind == "call" and reply is not None and reply.trouble == "lost"
+        self._loop.call_later(self._system.settle_ms / 1000 if lost else 0, self._end, where, ended)
         if self._forgotten.get(partition, 0) != epoch:
             reply = None
         self._results.append((partition, Finished(key, reply)))
+
+    def _end(self, where: tuple[int, str], ended: asyncio.Future[None]) -> None:
+        """Nothing of this job can arrive any more: the next of its effect may begin."""
+        if not ended.done():
+            ended.set_result(None)
+        if self._under_way.get(where) is ended:
+            del self._under_way[where]
 
     async def _call(self, job: Job) -> Reply:
         if self._places is None or self._session is None:
