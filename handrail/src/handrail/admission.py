@@ -112,7 +112,30 @@ def identified(
         event = identify(message)
     except Failure:
         return arrival
-    return replace(arrival, event=event, digest=mark(event), message=replace(message, id=event))
+    named = Message(
+        event,
+        message.key,
+        message.type,
+        message.body,
+        message.value,
+        message.time,
+        message.run,
+        message.cause,
+        message.traceparent,
+        message.replay,
+    )
+    return Arrival(
+        arrival.record,
+        event,
+        mark(event),
+        arrival.meta,
+        arrival.replay,
+        arrival.sequence,
+        arrival.attempt,
+        arrival.first_failed_at,
+        None,
+        named,
+    )
 
 
 def decode(arrival: Arrival, contracts: Contracts, accepts: frozenset[str]) -> Message:

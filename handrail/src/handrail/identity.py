@@ -10,10 +10,10 @@ _LETTERS = uuid.UUID("6ba6d4f1-6a26-5f0f-9d1c-0d2b8f0e3a51")
 
 def _uuid8(digest: bytes) -> str:
     """16 bytes as the text of a UUIDv8 (RFC 9562, section 5.8)."""
-    n = int.from_bytes(digest, "big")
-    n = (n & ~(0xF << 76)) | (0x8 << 76)
-    n = (n & ~(0x3 << 62)) | (0x2 << 62)
-    h = f"{n:032x}"
+    raw = bytearray(digest)
+    raw[6] = (raw[6] & 0x0F) | 0x80
+    raw[8] = (raw[8] & 0x3F) | 0x80
+    h = raw.hex()
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 
@@ -30,7 +30,8 @@ def run_id(flow: str, dedupe: dict[str, str]) -> str:
 
 def output_id(input_id: str, stage: str, index: int) -> str:
     """The id of a stage's n-th output for one input: a repeated step repeats it."""
-    return _uuid8(blake2b(_parts(input_id, stage, str(index)), digest_size=16, person=b"handrail.out").digest())
+    text = f"{len(input_id)}:{input_id}/{index}/{stage}"
+    return _uuid8(blake2b(text.encode(), digest_size=16, person=b"handrail.out").digest())
 
 
 def coordinates(topic: str, partition: int, offset: int) -> str:

@@ -224,10 +224,11 @@ class Stage:
         """Held back by an earlier record of its key. Replays and orders are not, nor what fails anyhow by its size."""
         return (
             self.spec.ordering == "key"
+            and len(owned.waiting) > 0
             and record.topic == self.spec.inbox
             and bool(arrival.record.key)
-            and work.outbox.can_keep(arrival)
             and owned.waiting.blocked(queue_key(self.spec, 0, arrival.record.key))
+            and work.outbox.can_keep(arrival)
         )
 
     def _take_delayed(self, work: Work, owned: Owned, sequence: int) -> bool:
