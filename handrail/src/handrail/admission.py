@@ -19,7 +19,7 @@ from handrail.recovery.letter import headers_of
 DELAYED = "handrail/delayed.v1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrival:
     """One record at the stage's door. `record` is the original, at its original coordinates.
 

@@ -26,7 +26,7 @@ _VERSION = 1
 REPLAY = "hr-replay"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Meta:
     """What the headers of one record say. All that is missing is None."""
 
