@@ -9,7 +9,7 @@ from handrail.recovery.letter import LETTER_BYTES
 from handrail.service import Deployment, Plan
 from handrail.spec import Spec
 
-from handrail_recovery.commands import OPERATOR_COMMAND, carry_out
+from handrail_recovery.commands import OPERATOR_COMMAND, CarryOut
 from handrail_recovery.letters import TABLES, keep
 
 QUARANTINE = "dead-letters.quarantine"
@@ -21,7 +21,7 @@ def plans(deployment: Deployment) -> list[Plan]:
         name="recovery.commands",
         inbox="recovery.commands",
         accepts=frozenset({OPERATOR_COMMAND}),
-        handler=carry_out,
+        handler=CarryOut(lambda flow, version: deployment.flows.get(flow, version) is not None),
         partitions=deployment.partitions,
         knows=lambda _flow, _version: True,
         ordering="none",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
 
 from handrail.errors import ContractBroken
 from handrail.message import Due, Finished, Message, Output, Run
@@ -16,52 +18,73 @@ _VERDICTS = ("approve", "reject", "done")
 T = TypeVar("T")
 
 
-def carry_out(given: Message | Due | Finished, _view: View) -> Iterable[Output]:
-    """Letter orders go to recovery.letters, decisions about tasks to the run's decision stage.
+@dataclass(frozen=True, slots=True)
+class CarryOut:
+    """The handler. `knows` says whether there is a flow of that version: its decision stage would wait for it for ever."""
 
-    Raises ContractBroken for an order that lacks what it needs: it ends as a dead letter, never half done.
-    """
-    if not isinstance(given, Message):
-        raise TypeError(f"recovery.commands sets no timers, yet {type(given).__name__} came")
-    order = given.body
-    if order["command"] == "decide":
-        return [_decision(given)]
+    knows: Callable[[str, int], bool]
+
+    def __call__(self, given: Message | Due | Finished, _view: View) -> Iterable[Output]:
+        """Letter orders go to recovery.letters, decisions about tasks to the run's decision stage.
+
+        Raises ContractBroken for an order that lacks what it needs: it ends as a dead letter, never half done.
+        """
+        if not isinstance(given, Message):
+            raise TypeError(f"recovery.commands sets no timers, yet {type(given).__name__} came")
+        return [self._decision(given.body) if given.body["command"] == "decide" else _letter_order(given.body)]
+
+    def _decision(self, order: Mapping[str, Any]) -> Output:
+        flow, route = _need(order["flow"], "flow"), _need(order["route"], "route")
+        run = Run(_run_id(_need(order["run"], "run")), flow, _need(order["version"], "version"))
+        if not self.knows(flow, run.version):
+            raise ContractBroken(f"there is no version {run.version} of a flow {flow!r} here", field="version")
+        verdict = _need(order["verdict"], "verdict")
+        if verdict not in _VERDICTS:
+            raise ContractBroken(f"verdict {verdict!r} is none of {', '.join(_VERDICTS)}", field="verdict")
+        if verdict == "reject":
+            _words(order["reason"], "reason")
+        body = {
+            "run": run.id,
+            "flow": flow,
+            "version": run.version,
+            "task": _need(order["task"], "task"),
+            "step": _need(order["step"], "step"),
+            "verdict": verdict,
+            "by": _words(order["by"], "by"),
+            "reason": order["reason"],
+            "at": order["at"],
+        }
+        return Output(f"{flow}.decision", HUMAN_DECISION, route, body=body, run=run)
+
+
+def _letter_order(order: Mapping[str, Any]) -> Output:
     letter = _need(order["letter"], "letter")
     if order["command"] == "discard":
-        _need(order["reason"], "reason")
+        _words(order["reason"], "reason")
     body = {
         "letter": letter,
         "generation": _need(order["generation"], "generation"),
         "order": order["command"],
-        "by": order["by"],
+        "by": _words(order["by"], "by"),
         "reason": order["reason"],
         "at": order["at"],
     }
-    return [Output(LETTERS_REPLAY, LETTER_ORDER, letter, body=body)]
+    return Output(LETTERS_REPLAY, LETTER_ORDER, letter, body=body)
 
 
-def _decision(given: Message) -> Output:
-    order = given.body
-    flow, route = _need(order["flow"], "flow"), _need(order["route"], "route")
-    run = Run(_need(order["run"], "run"), flow, _need(order["version"], "version"))
-    verdict = _need(order["verdict"], "verdict")
-    if verdict not in _VERDICTS:
-        raise ContractBroken(f"verdict {verdict!r} is none of {', '.join(_VERDICTS)}", field="verdict")
-    body = {
-        "run": run.id,
-        "flow": flow,
-        "version": run.version,
-        "task": _need(order["task"], "task"),
-        "step": _need(order["step"], "step"),
-        "verdict": verdict,
-        "by": order["by"],
-        "reason": order["reason"],
-        "at": order["at"],
-    }
-    return Output(f"{flow}.decision", HUMAN_DECISION, route, body=body, run=run)
+def _run_id(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise ContractBroken(f"{text[:80]!r} is not the id of a run", field="run") from None
 
 
 def _need(value: T | None, field: str) -> T:
     if value is None or value == "":
         raise ContractBroken(f"the order needs {field}", field=field)
     return value
+
+
+def _words(value: str | None, field: str) -> str:
+    """What a person has to say: blanks say nothing."""
+    return _need(value if value and value.strip() else None, field)

@@ -1,7 +1,7 @@
 """Dead letters and their states: OPEN, REPLAYING, RESOLVED, DISCARDED. This stage is their only writer. Pure.
 
 An order moves a letter by compare-and-set on (state, generation): a double click, or an order about what has changed since,
-does nothing. The outgoing record and the new state are one transaction.
+does nothing but be logged as refused. The outgoing record and the new state are one transaction.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import structlog
 from handrail.envelope import Replay
 from handrail.message import Due, Finished, Message, Output, Relay
 from handrail.outbox import LETTER_ORDER
@@ -57,8 +58,10 @@ def _opened(letter: Mapping[str, Any], view: View) -> list[Output | Relay]:
 
 def _ordered(order: Mapping[str, Any], view: View) -> list[Output | Relay]:
     letter, state = view.get("letters", order["letter"]), view.get("states", order["letter"])
-    if letter is None or state is None or state["generation"] != order["generation"]:
-        return []
+    if state is None:
+        return _refused(order, "there is no such letter, or it has not arrived yet")
+    if state["generation"] != order["generation"]:
+        return _refused(order, f"the letter is of generation {state['generation']} by now")
     match state["state"], order["order"]:
         case "OPEN", "replay":
             moved = {**state, "state": "REPLAYING", "replays": state["replays"] + 1}
@@ -66,15 +69,22 @@ def _ordered(order: Mapping[str, Any], view: View) -> list[Output | Relay]:
             moved = {**state, "state": "DISCARDED"}
         case "REPLAYING", "resolved":
             moved = {**state, "state": "RESOLVED"}
-        case _:
-            return []
+        case standing, _:
+            return _refused(order, f"the letter is {standing}")
     moved |= {"by": order["by"], "reason": order["reason"], "at": order["at"]}
     sent: list[Output | Relay] = [_moved(moved, view)]
-    if moved["state"] == "REPLAYING":
+    if moved["state"] == "REPLAYING" and letter is not None:
         sent.append(_original(letter))
     if moved["state"] in _FINAL:
-        view.put("letters", letter["letter"], None)
+        view.put("letters", order["letter"], None)
     return sent
+
+
+def _refused(order: Mapping[str, Any], why: str) -> list[Output | Relay]:
+    """Nothing moves. Who ordered it sees that from the letter's state, and the log says why."""
+    told = {name: order[name] for name in ("letter", "generation", "order", "by")}
+    structlog.get_logger().warning("order refused", why=why, **told)
+    return []
 
 
 def _moved(state: Mapping[str, Any], view: View) -> Output:

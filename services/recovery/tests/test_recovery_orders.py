@@ -1,0 +1,121 @@
+"""Operators' orders: each is carried out whole, or is a dead letter that says what it lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from handrail.contracts import Contracts
+from handrail.identity import partition_for
+from handrail.message import Run
+from handrail.service import Deployment
+from handrail.testing.driver import StageDriver
+from handrail.testing.memory import MemoryBroker
+from handrail_recovery.bootstrap import plans
+
+from handrail import envelope
+
+FLOW = "order-to-invoice"
+RUN = "01234567-89ab-8def-8123-456789abcdef"
+EMPTY = dict.fromkeys(("letter", "generation", "task", "run", "flow", "version", "route", "step", "verdict", "reason"))
+DECIDE = EMPTY | {
+    "command": "decide", "task": "3f2a91c0-0000-8000-8000-000000000001", "run": RUN, "flow": FLOW, "version": 1,
+    "route": "7", "step": "review", "verdict": "approve", "by": "ada", "at": 9,
+}  # fmt: skip
+REPLAY = EMPTY | {"command": "replay", "letter": "9c1d", "generation": 2, "by": "ada", "at": 9}
+DISCARD = REPLAY | {"command": "discard", "reason": "a test order"}
+
+
+class Office:
+    """The stage recovery.commands."""
+
+    def __init__(self, stage: StageDriver, broker: MemoryBroker, contracts: Contracts) -> None:
+        self.stage, self.broker, self.contracts = stage, broker, contracts
+
+    def order(self, body: dict[str, Any]) -> None:
+        value = self.contracts.encode("handrail/operator-command.v1", body)
+        # As the command line sends it: partition 0, an id, no header of ours.
+        self.broker.publish("recovery.commands", "k", value, (("ce_id", f"{len(value)} {body}".encode()),))
+        self.stage.drain()
+
+
+@pytest.fixture
+def office(deployment: Deployment, drive: Any, broker: MemoryBroker, contracts: Contracts) -> Office:
+    spec = next(plan.spec for plan in plans(deployment) if plan.spec.name == "recovery.commands")
+    return Office(drive(spec), broker, contracts)
+
+
+@pytest.mark.parametrize("verdict", ["approve", "reject", "done"])
+def test_a_verdict_goes_to_the_runs_own_stage_keyed_by_its_route(
+    office: Office, broker: MemoryBroker, bodies: Any, verdict: str
+) -> None:
+    office.order(DECIDE | {"verdict": verdict, "reason": "because"})
+    (record,) = broker.records(f"{FLOW}.decision")
+    (decision,) = bodies(f"{FLOW}.decision")
+    meta = envelope.read_internal(record.headers)
+    assert (meta.route, meta.type, meta.run) == ("7", "handrail/human-decision.v1", Run(RUN, FLOW, 1))
+    assert record.partition == partition_for("7", 2)
+    assert decision == {
+        "run": RUN, "flow": FLOW, "version": 1, "task": DECIDE["task"], "step": "review", "verdict": verdict,
+        "by": "ada", "reason": "because", "at": 9,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("body", [REPLAY, DISCARD])
+def test_an_order_about_a_letter_goes_to_the_letters_stage(
+    office: Office, broker: MemoryBroker, bodies: Any, body: dict[str, Any]
+) -> None:
+    office.order(body)
+    (record,) = broker.records("recovery.letters.replay")
+    (order,) = bodies("recovery.letters.replay")
+    assert (order["order"], order["letter"], order["generation"]) == (body["command"], "9c1d", 2)
+    assert (order["by"], order["reason"], order["at"]) == ("ada", body["reason"], 9)
+    assert record.partition == partition_for("9c1d", 2), "where the letter is"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [(REPLAY | {name: None}, name) for name in ("letter", "generation")]
+    + [(REPLAY | {"letter": ""}, "letter"), (REPLAY | {"by": " "}, "by")]
+    + [(DISCARD | {"reason": reason}, "reason") for reason in (None, "", "  ")]
+    + [(DECIDE | {name: None}, name) for name in ("task", "run", "flow", "version", "route", "step", "verdict")]
+    + [(DECIDE | {"verdict": "perhaps"}, "verdict"), (DECIDE | {"run": "not an id"}, "run")]
+    + [(DECIDE | {"verdict": "reject", "reason": None}, "reason")],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_an_order_that_lacks_something_is_a_dead_letter_that_names_it(
+    office: Office, broker: MemoryBroker, body: dict[str, Any], field: str
+) -> None:
+    office.order(body)
+    (letter,) = office.stage.letters()
+    assert (letter["failure_class"], letter["field"], letter["stage"]) == ("contract", field, "recovery.commands")
+    assert broker.records(f"{FLOW}.decision") == []
+    assert broker.records("recovery.letters.replay") == []
+
+
+@pytest.mark.parametrize("fields", [{"version": 99}, {"version": 0}, {"flow": "no-such-flow"}])
+def test_a_verdict_for_a_version_that_is_not_there_stops_no_stage(
+    office: Office, broker: MemoryBroker, fields: dict[str, Any]
+) -> None:
+    """A decision stage would pause for it, with every other run of its partition."""
+    office.order(DECIDE | fields)
+    (letter,) = office.stage.letters()
+    assert (letter["failure_class"], letter["field"]) == ("contract", "version")
+    assert broker.records(f"{FLOW}.decision") == []
+
+
+def test_a_route_may_be_a_blank(office: Office, broker: MemoryBroker) -> None:
+    office.order(DECIDE | {"route": " "})
+    assert [record.key for record in broker.records(f"{FLOW}.decision")] == [b" "]
+
+
+def test_one_order_delivered_twice_is_carried_out_once(office: Office, broker: MemoryBroker) -> None:
+    office.order(DECIDE)
+    office.order(DECIDE)
+    assert len(broker.records(f"{FLOW}.decision")) == 1
+
+
+def test_bytes_that_are_no_order_are_a_dead_letter(office: Office, broker: MemoryBroker) -> None:
+    broker.publish("recovery.commands", "k", b"replay everything!")
+    office.stage.drain()
+    assert [letter["failure_class"] for letter in office.stage.letters()] == ["poison"]
