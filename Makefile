@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. Each sets up what it needs in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-MEMBERS := handrail $(wildcard services/*) sandbox demo
+MEMBERS := handrail $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml)) sandbox demo
 UV_VERSION := 0.13.8
 export UV_NO_CONFIG := 1
 
