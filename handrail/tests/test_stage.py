@@ -644,3 +644,44 @@ def test_where_the_body_says_what_a_message_is_its_duplicates_are_found_whatever
     assert len(broker.records("out")) == 2
     (letter,) = stage.letters()
     assert letter["failure_class"] == "poison"
+
+
+@pytest.mark.parametrize("what", ["row", "timer"])
+def test_a_key_that_no_table_can_take_is_a_contract_failure_and_not_a_crash_after_the_commit(
+    drive: Any, broker: MemoryBroker, what: str
+) -> None:
+    def handler(given: Message | Due | Finished, view: View) -> Iterable[Output]:
+        if what == "row":
+            return copy(given, view)
+        assert isinstance(given, Message)
+        view.set_timer("wake", given.key, view.now + 1)
+        return ()
+
+    stage = drive(handler)
+    stage.send(TYPE, "x" * 600, order(), id="a")
+    stage.send(TYPE, "7", order(), id="b")
+    stage.drain()
+    (letter,) = stage.letters()
+    assert letter["failure_class"] == "contract"
+    assert "600 bytes" in letter["message"]
+
+
+def test_what_a_replay_sends_has_ids_of_its_own_and_repeats_them_after_an_unknown_commit(
+    drive: Any, broker: MemoryBroker
+) -> None:
+    refused = True
+
+    def handler(message: Message, view: View) -> Iterable[Output | GiveUp]:
+        yield Output("out", TYPE, message.key, value=message.value)
+        if refused:
+            yield GiveUp("business", "no")
+
+    stage = drive(handler)
+    stage.send(TYPE, "7", order(), id="a")
+    stage.drain()
+    refused = False
+    stage.replay(stage.letters()[0])
+    stage.log.fail_next = "aborted"
+    stage.drain()
+    ids = [dict(record.headers)["ce_id"] for record in broker.records("out")]
+    assert len(ids) == len(set(ids)) == 2

@@ -31,18 +31,21 @@ class Outbox:
         self._now = now
         self.records: list[Outgoing] = []
 
-    def encode(self, output: Output, input_id: str, index: int, traceparent: str | None) -> Outgoing:
-        """A handler's output as a record. Raises ContractBroken when it breaks its contract or is too large."""
+    def encode(self, output: Output, cause: str, default_id: str, traceparent: str | None) -> Outgoing:
+        """A handler's output as a record; `default_id` is for one that has none of its own.
+
+        Raises ContractBroken when it breaks its contract or is too large.
+        """
         value = output.value
         if value is None:
             value = self._contracts.encode(output.type, output.body or {})
         trace = output.traceparent or traceparent
-        id_ = output.id or output_id(input_id, self._spec.name, index)
+        id_ = output.id or default_id
         if output.public:
             time = datetime.fromtimestamp(self._now / 1000, UTC).isoformat(timespec="milliseconds")
             headers = envelope.write_public(id_, output.type, f"handrail/{self._spec.name}", output.key, time, trace)
         else:
-            headers = envelope.write_internal(id_, output.type, trace, output.run, output.cause or input_id, output.key)
+            headers = envelope.write_internal(id_, output.type, trace, output.run, output.cause or cause, output.key)
         record = Outgoing(output.topic, self._partition(output.topic, output.key), output.key.encode(), value, headers)
         if record.size() > self._spec.max_output_bytes:
             raise ContractBroken(

@@ -20,6 +20,7 @@ from handrail.clock import Clock
 from handrail.contracts import Contracts
 from handrail.endings import Endings
 from handrail.errors import Aborted, HandrailError
+from handrail.identity import output_id
 from handrail.log import Fault, Log, Outgoing, Record, Transaction, no_fault
 from handrail.message import Due, Finished, GiveUp, Message, Output, Relay
 from handrail.outbox import Outbox
@@ -274,6 +275,8 @@ class Stage:
         """Run the handler; its outputs are encoded and measured before any of them counts."""
         gave_up: GiveUp | None = None
         encoded: list[Outgoing] = []
+        replay = given.replay if isinstance(given, Message) else 0
+        seed = f"{input_id}#{replay}" if replay else input_id  # what is done anew must not pass for a duplicate
         for index, output in enumerate(self.spec.handler(given, view)):
             match output:
                 case GiveUp():
@@ -281,7 +284,9 @@ class Stage:
                 case Relay():
                     encoded.append(work.outbox.relay(output))
                 case Output():
-                    encoded.append(work.outbox.encode(output, input_id, index, context))
+                    encoded.append(
+                        work.outbox.encode(output, input_id, output_id(seed, self.spec.name, index), context)
+                    )
         work.outbox.records.extend(encoded)
         return gave_up
 
