@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from handrail.settings import DEFAULT_PORT, Settings
 
 
