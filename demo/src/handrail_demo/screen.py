@@ -21,7 +21,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One thing that happened, with the seconds since the start."""
-        self._console.print(f"[dim]{time.monotonic() - self._started:6.1f} s[/]  {text}", highlight=False)
+        self._console.print(f"[dim]{time.monotonic() - self._started:6.1f} s[/]  {text}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:

@@ -198,8 +198,10 @@ def test_a_failed_outcome_is_a_dead_letter_of_its_step_and_run(flow: Flowing) ->
 def test_the_replay_of_a_failed_outcome_acts_again_with_the_next_revision_and_may_fail_again(flow: Flowing) -> None:
     flow.prepared()
     flow.outcome("failed", failure_class="business", reason="no", first_failure_at=15)
+    flow.stage.clock.advance(3_600_000)
     flow.stage.replay(flow.stage.letters()[0])
     flow.stage.drain()
+    assert flow.transitions[-1]["at"] == flow.stage.clock.now(), "the replay is told at its own time"
     assert [command["revision"] for command in flow.commands] == [1, 2]
     assert flow.commands[0]["request"] == flow.commands[1]["request"]
     assert flow.states[-1] == "acting"

@@ -34,13 +34,14 @@ class Decide:
         flow = self.flow(run.version)
         row = view.get("runs", run.id)
         state = RunState.from_record(row) if row is not None else None
-        event = self._event(flow, given)
+        event = self._event(flow, given, view.now)
         moved = advance(flow, state, event, self._values(state, event))
         if moved.state is not None and moved.state is not state:
             view.put("runs", run.id, moved.state.to_record())
         return _outputs(flow, run, given, moved)
 
-    def _event(self, flow: Flow, message: Message) -> Event:
+    def _event(self, flow: Flow, message: Message, now: int) -> Event:
+        """What happened, with its own time; a replay happens now."""
         body = message.body
         if message.type == PREPARED:
             dedupe = flow.dedupe(self.decode(body["event"]))
@@ -57,7 +58,7 @@ class Decide:
             attempts=body["attempts"],
             first_failure_at=body["first_failure_at"],
             replay=message.replay > 0,
-            at=body["ended_at"],
+            at=now if message.replay else body["ended_at"],
         )
 
     def _values(self, state: RunState | None, event: Event) -> Values:
