@@ -11,7 +11,9 @@ from typing import Any
 
 import fastavro
 import pytest
-from handrail.contracts import Contract, Contracts
+from handrail.contracts import MAX_BYTES, Contract, Contracts
+from handrail.contracts.codec import KEEPING_BYTES
+from handrail.contracts.jsonform import loads
 from handrail.contracts.reading import read_folder
 from handrail.errors import ContractBroken, ContractFileError, Poison
 from hypothesis import given
@@ -204,6 +206,18 @@ def test_bytes_without_a_head_are_poison(data: bytes) -> None:
 def test_a_message_over_the_size_limit_is_poison() -> None:
     with pytest.raises(Poison, match="at most 1048576 are decoded"):
         CONTRACTS.decode(GOOD + bytes(1 << 20))
+
+
+def test_a_letter_about_a_message_that_is_too_large_can_be_written_and_read() -> None:
+    sample = REPOSITORY / "contracts" / "samples" / "handrail" / "dead-letter.v1.poison.pass.json"
+    letter = loads(sample.read_text()) | {"value": bytes(MAX_BYTES + 1)}
+    data = CONTRACTS.encode("handrail/dead-letter.v1", letter)
+    assert len(data) > MAX_BYTES
+    assert CONTRACTS.decode(data)[1]["value"] == letter["value"]
+    with pytest.raises(ContractBroken, match=f"at most {KEEPING_BYTES} are allowed"):
+        CONTRACTS.encode("handrail/dead-letter.v1", letter | {"value": bytes(KEEPING_BYTES)})
+    with pytest.raises(Poison, match=f"at most {KEEPING_BYTES} are decoded"):
+        CONTRACTS.decode(data + bytes(KEEPING_BYTES))
 
 
 def test_an_unknown_schema_id_breaks_the_contract() -> None:

@@ -18,13 +18,16 @@ from handrail.errors import ContractBroken, Poison
 
 MAX_BYTES = 1 << 20
 """The largest message that is decoded or encoded, in bytes: 1 MiB, as the broker's default has it."""
+KEEPING_BYTES = MAX_BYTES + 256 * 1024
+"""The same for records that keep another message whole, the largest included, beside what is told about it."""
+KEEPING = frozenset({"handrail/dead-letter.v1", "handrail/delayed.v1"})
 HEAD = 5
 
 
 class Codec:
     """The codec of one contract, with its schema parsed once."""
 
-    __slots__ = ("_check", "_head", "_max_bytes", "_parsed", "contract")
+    __slots__ = ("_check", "_head", "_parsed", "contract", "max_bytes")
 
     def __init__(self, contract: Contract, max_bytes: int = MAX_BYTES) -> None:
         self.contract = contract
@@ -32,7 +35,7 @@ class Codec:
         self._parsed: dict[str, Any] = parsed
         self._head = b"\x00" + contract.id.to_bytes(4, "big")
         self._check = compile_check(parsed, parsed["__named_schemas"])
-        self._max_bytes = max_bytes
+        self.max_bytes = max(max_bytes, KEEPING_BYTES) if contract.name in KEEPING else max_bytes
 
     def encode(self, value: Mapping[str, Any]) -> bytes:
         """The message. Raises ContractBroken naming the field that is missing, unknown or of another type."""
@@ -48,8 +51,8 @@ class Codec:
         if wrong is not None:
             path, text = wrong
             raise ContractBroken(f"{self.contract.name}: {path} {text}", field=path)
-        if out.tell() > self._max_bytes:
-            raise ContractBroken(f"{self.contract.name}: {out.tell()} bytes, at most {self._max_bytes} are allowed")
+        if out.tell() > self.max_bytes:
+            raise ContractBroken(f"{self.contract.name}: {out.tell()} bytes, at most {self.max_bytes} are allowed")
         return out.getvalue()
 
     def decode(self, data: bytes) -> dict[str, Any]:
@@ -69,10 +72,8 @@ class Codec:
         return value
 
 
-def schema_id_of(data: bytes, max_bytes: int) -> int:
-    """The schema id in a message's head. Raises Poison when there is none or the message is too large."""
+def schema_id_of(data: bytes) -> int:
+    """The schema id in a message's head. Raises Poison when there is none."""
     if len(data) < HEAD or data[0] != 0:
         raise Poison(f"not in the Confluent wire format: begins with {data[:HEAD].hex(' ') or 'nothing'}")
-    if len(data) > max_bytes:
-        raise Poison(f"{len(data)} bytes, at most {max_bytes} are decoded")
     return int.from_bytes(data[1:HEAD], "big")

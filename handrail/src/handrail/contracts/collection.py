@@ -12,7 +12,7 @@ from handrail.contracts.lock import collisions, require_locked
 from handrail.contracts.model import Contract
 from handrail.contracts.reading import read_folder
 from handrail.contracts.validity import Environments, Rules
-from handrail.errors import ContractBroken, ContractFileError
+from handrail.errors import ContractBroken, ContractFileError, Poison
 
 
 class Contracts:
@@ -40,6 +40,8 @@ class Contracts:
     @classmethod
     def load(cls, folder: Path, *, max_bytes: int = MAX_BYTES) -> Contracts:
         """Read every .avsc below `folder` and its contracts.lock. Larger messages than `max_bytes` are not decoded.
+
+        Records that keep a message whole (handrail.contracts.codec.KEEPING) may always be larger than the largest one.
 
         Raises ContractFileError when a file is wrong, or when the lock does not have a contract as it is.
         """
@@ -73,8 +75,11 @@ class Contracts:
         Raises Poison when the bytes are not one whole message of their schema, are too large or have no head, and
         ContractBroken when the schema id is unknown or the contract is not the one `expected`.
         """
-        number = schema_id_of(data, self._max_bytes)
+        number = schema_id_of(data)
         codec = self._by_id.get(number)
+        limit = codec.max_bytes if codec else self._max_bytes
+        if len(data) > limit:
+            raise Poison(f"{len(data)} bytes, at most {limit} are decoded")
         if codec is None:
             raise ContractBroken(f"schema id {number} is unknown; has its contract been added and locked here?")
         if expected is not None and codec.contract.name != expected:
