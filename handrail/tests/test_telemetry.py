@@ -172,7 +172,13 @@ def test_only_allowed_attributes_are_kept_and_long_texts_are_cut(recorder: Recor
 
 @pytest.mark.parametrize(
     ("error", "kept"),
-    [("transient", "transient"), ("httpx.ConnectTimeout", "httpx.ConnectTimeout"), ("no such customer: Ada", "_OTHER")],
+    [
+        ("transient", "transient"),
+        ("httpx.ConnectTimeout", "httpx.ConnectTimeout"),
+        ("503", "503"),
+        ("4711", "_OTHER"),
+        ("no such customer: Ada", "_OTHER"),
+    ],
 )
 def test_an_error_is_a_class_and_never_a_message(recorder: Recorder, error: str, kept: str) -> None:
     note(recorder.telemetry, error=error)

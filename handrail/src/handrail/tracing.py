@@ -22,7 +22,7 @@ QUEUE = 16_384
 """Spans that wait for the collector; what is more is dropped. A batch of a stage has 1,000 records."""
 DELAY_MS = 1_000.0
 _SAMPLED = 1
-_ERROR_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,79}")
+_ERROR_TYPE = re.compile(r"[1-5][0-9]{2}|[A-Za-z_][A-Za-z0-9_.]{0,79}")
 _OTHER = "_OTHER"
 _UNSET = Status(StatusCode.UNSET)
 _ERROR = Status(StatusCode.ERROR)
