@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -64,11 +64,15 @@ class Collector:
         with self._arrived:
             return list(self._spans)
 
+    def wait_until(self, holds: Callable[[list[Span]], bool], within_s: float = 30.0) -> list[Span]:
+        """The spans as soon as this holds of them, or those that came until the time was over."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: holds(self._spans), within_s)
+            return list(self._spans)
+
     def wait_for(self, wanted: set[tuple[str, str]], within_s: float = 30.0) -> set[tuple[str, str]]:
         """The edges as soon as all of `wanted` are among them, or those that came until the time was over."""
-        with self._arrived:
-            self._arrived.wait_for(lambda: wanted <= edges(self._spans), within_s)
-            return edges(self._spans)
+        return edges(self.wait_until(lambda spans: wanted <= edges(spans), within_s))
 
     def close(self) -> None:
         """Stop listening."""
