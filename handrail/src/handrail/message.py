@@ -39,6 +39,11 @@ class Message:
     traceparent: str | None = None
     replay: int = 0
 
+    @property
+    def trace(self) -> str | None:
+        """The trace's id, 32 hex digits: the second part of a W3C traceparent."""
+        return self.traceparent.split("-")[1] if self.traceparent else None
+
 
 @dataclass(frozen=True, slots=True)
 class Output:

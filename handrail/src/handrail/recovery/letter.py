@@ -42,7 +42,6 @@ def letter_body(
 ) -> dict[str, Any]:
     """All that a person needs, by handrail/dead-letter.v1. `record` is the original, at its original coordinates."""
     run = message.run if message else None
-    trace = message.traceparent if message else None
     return {
         "letter": letter,
         "generation": generation,
@@ -68,7 +67,7 @@ def letter_body(
         "stack": info.stack,
         "fingerprint": fingerprint(stage, info),
         "attempts": attempts,
-        "trace": trace.split("-")[1] if trace else None,
+        "trace": message.trace if message else None,
         "payload_hash": blake2b(record.value or b"", digest_size=16).hexdigest(),
         "failed_at": failed_at,
         "first_failed_at": first_failed_at,

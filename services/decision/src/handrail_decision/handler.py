@@ -10,7 +10,6 @@ from handrail.flow import Advance, Event, Flow, HumanVerdict, Prepared, RunState
 from handrail.identity import output_id
 from handrail.message import Due, Finished, GiveUp, Message, Output, Run
 from handrail.pending import View
-from handrail.telemetry import trace_id
 
 PREPARED = "handrail/prepared.v1"
 OUTCOME = "handrail/outcome.v1"
@@ -77,10 +76,9 @@ class Decide:
 def _outputs(flow: Flow, run: Run, message: Message, moved: Advance) -> Iterable[Output | GiveUp]:
     """What must be sent. Ids come from what the records say, as an outcome that is replayed is the same message again."""
     route = moved.state.route if moved.state is not None else message.key
-    trace = trace_id(message.traceparent)
     for transition in moved.transitions:
         id_ = output_id(run.id, RUNS, transition["sequence"])
-        yield Output(RUNS, "handrail/run-transition.v1", route, body={**transition, "trace": trace}, run=run, id=id_)
+        yield Output(RUNS, "handrail/run-transition.v1", route, body={**transition, "trace": message.trace}, run=run, id=id_)
     for command in moved.commands:
         id_ = output_id(run.id, f"command/{command['step']}", command["revision"])
         yield Output(f"action.{command['system']}", "handrail/command.v1", route, body=command, run=run, id=id_)
