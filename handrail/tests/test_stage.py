@@ -685,3 +685,17 @@ def test_what_a_replay_sends_has_ids_of_its_own_and_repeats_them_after_an_unknow
     stage.drain()
     ids = [dict(record.headers)["ce_id"] for record in broker.records("out")]
     assert len(ids) == len(set(ids)) == 2
+
+
+def test_the_watchdog_sees_that_a_large_batch_goes_on(drive: Any, broker: MemoryBroker) -> None:
+    since: list[float] = []
+
+    def handler(message: Message, view: View) -> Iterable[Output]:
+        since.append(stage.stage.phase_since)
+        return ()
+
+    stage = drive(handler)
+    for n in range(3):
+        stage.send(TYPE, "7", order(), id=str(n))
+    stage.drain()
+    assert len(set(since)) == 3, "it is the time of one message that must be short, not that of a batch"

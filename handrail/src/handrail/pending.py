@@ -6,7 +6,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from handrail.tables import PartitionTables
+from handrail.errors import ContractBroken
+from handrail.tables import MAX_ROW_KEY_BYTES, PartitionTables
 
 DELAYED, DEAD = b"D", b"X"
 REPLAY_POSITION = b"p/replay"
@@ -114,7 +115,7 @@ class View:
 
     def set_timer(self, name: str, key: str, due_at: int | None, payload: bytes = b"") -> None:
         """Be called with `Due(name, key, payload)` at `due_at` (ms), or (None) no more."""
-        row = timer_row(name, key)
+        row = _storable(timer_row(name, key), key)
         self._rows[row] = None if due_at is None else _U64.pack(due_at) + payload
         self.timers[row] = due_at
 
@@ -129,4 +130,11 @@ class View:
     def _row(self, table: str, key: str) -> bytes:
         if table not in self._contracts:
             raise KeyError(f"this stage has no table {table!r}")
-        return b"t/" + table.encode() + b"/" + key.encode()
+        return _storable(b"t/" + table.encode() + b"/" + key.encode(), key)
+
+
+def _storable(row: bytes, key: str) -> bytes:
+    """Refused before the commit: after it, a row that the tables can't take would stop the stage for ever."""
+    if len(row) > MAX_ROW_KEY_BYTES:
+        raise ContractBroken(f"the key of a row has {len(key.encode())} bytes: too many for a table")
+    return row

@@ -136,8 +136,8 @@ class Stage:
         """
         self._enter("restore")
         started = time.monotonic()
-        tables = {partition: owned.tables for partition, owned in self._owned.items()}
         committed = self._log.committed(list(self._owned))
+        tables = {partition: owned.tables for partition, owned in self._owned.items()}
         count = catch_up(self._log, self.spec.name, tables, lambda: self._fault("during-restore"))
         positions: dict[int, tuple[int, int]] = {}
         for partition, owned in self._owned.items():
@@ -273,6 +273,7 @@ class Stage:
         self, work: Work, input_id: str, given: Message | Due | Finished, view: View, context: str | None
     ) -> GiveUp | None:
         """Run the handler; its outputs are encoded and measured before any of them counts."""
+        self._enter("handle")
         gave_up: GiveUp | None = None
         encoded: list[Outgoing] = []
         replay = given.replay if isinstance(given, Message) else 0
@@ -325,8 +326,6 @@ class Stage:
         self._keep(work, owned, view)
         return True
 
-    # --- what becomes of an input
-
     def _keep(self, work: Work, owned: Owned, view: View) -> None:
         view.keep()
         for row, due_at in view.timers.items():
@@ -374,13 +373,8 @@ class Stage:
     # --- small things
 
     def _view(self, owned: Owned, work: Work) -> View:
-        return View(
-            owned.begin(),
-            self.spec.tables,
-            self._contracts.encode,
-            lambda raw: self._contracts.decode(raw)[1],
-            work.now,
-        )
+        encode, decode = self._contracts.encode, self._contracts.decode
+        return View(owned.begin(), self.spec.tables, encode, lambda raw: decode(raw)[1], work.now)
 
     def _patience(self) -> float:
         """How long a poll may wait: until something is due, briefly while work is under way, else long."""

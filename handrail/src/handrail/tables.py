@@ -22,6 +22,7 @@ import lmdb
 from handrail.errors import StateError
 
 FORMAT = 1
+MAX_ROW_KEY_BYTES = 511  # of LMDB
 _POSITIONS = b"positions"
 _IDENTITY = b"identity"
 _FIRST_MAP_SIZE = 1 << 28
@@ -301,7 +302,7 @@ def _state_error(folder: Path, error: Exception) -> StateError:
         folder if folder.exists() else folder.parent, os.W_OK
     ):
         hint = "it can't be written: mend its permissions, or set HANDRAIL_HOME to a folder that can"
-    elif "space" in str(error).lower() or getattr(error, "errno", None) == errno.ENOSPC:
+    elif any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)):
         hint = "the disk is full: free some room; nothing was lost, the process goes on from its last commit"
     else:
         hint = "if it is broken, delete it while the service is stopped: it is restored from Kafka"

@@ -43,11 +43,20 @@ _NO_ROOM_S = 0.01
 class KafkaLog:
     """One stage's clients. Made, used and closed by one thread."""
 
-    def __init__(self, bootstrap: str, stage: str, ordinal: int, inbox: str, fault: Fault = no_fault) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        stage: str,
+        ordinal: int,
+        inbox: str,
+        fault: Fault = no_fault,
+        restore_deadline_s: float = settings.RESTORE_DEADLINE_S,
+    ) -> None:
         """Join the group and take over the transactional id. Raises Unreachable, Fenced, or ConfigError (no such topic)."""
         self._bootstrap, self._stage, self._ordinal = bootstrap, stage, ordinal
         self._inbox, self._replay = inbox, f"{stage}.replay"
         self._fault = fault
+        self._restore_deadline_s = restore_deadline_s
         self._logger = structlog.get_logger().bind(stage=stage)
         self._assigned: list[int] = []
         self._revoked: list[int] = []
@@ -76,6 +85,8 @@ class KafkaLog:
         records = [_record(message) for message in messages if self._usable(message)]
         revoked, assigned = tuple(self._revoked), tuple(self._assigned)
         self._revoked, self._assigned = [], []
+        if revoked or assigned:
+            records = []  # of the assignment before: they come again after the restore, to whoever owns them then
         if self._fatal is not None:
             raise Fenced(f"{self._stage}: {self._fatal.str()}")
         return Batch(records, assigned, revoked, self._consumer.consumer_group_metadata())
@@ -92,7 +103,7 @@ class KafkaLog:
         error = message.error()
         if error is None:
             return True
-        if error.code() in _FENCED or error.fatal():
+        if _ends_it(error):
             raise Fenced(f"{self._stage}: {error.str()}")
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise ConfigError(
@@ -103,7 +114,7 @@ class KafkaLog:
         return False
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() in _FENCED:
+        if _ends_it(error):
             self._fatal = error
         elif error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._logger.warning("client", error=error.str())
@@ -182,29 +193,32 @@ class KafkaLog:
         if not spans:
             return
         left = {where: end for where, (_, end) in spans.items()}
-        deadline = time.monotonic() + settings.RESTORE_DEADLINE_S
+        deadline = time.monotonic() + self._restore_deadline_s
         consumer = Consumer(settings.reader(self._bootstrap, f"{self._stage}-{self._ordinal}-restore"))
         try:
             consumer.assign([TopicPartition(topic, p, start) for (topic, p), (start, _) in spans.items()])
             while left:
                 if time.monotonic() > deadline:
                     raise Aborted(
-                        f"{self._stage}: restore did not reach {left} within {settings.RESTORE_DEADLINE_S:.0f} s; "
+                        f"{self._stage}: restore did not reach {left} within {self._restore_deadline_s:.0f} s; "
                         "an open transaction of another process may hide what was committed"
                     )
                 messages = consumer.consume(10_000, 0.2)
-                yield self._restored(messages, left)
+                yield self._restored(messages, spans, left)
         finally:
             consumer.close()
 
-    def _restored(self, messages: list[KafkaMessage], left: dict[Where, int]) -> list[Record]:
+    def _restored(
+        self, messages: list[KafkaMessage], spans: dict[Where, tuple[int, int]], left: dict[Where, int]
+    ) -> list[Record]:
         """Records below the ends. A partition is through when a record or EOF says so: control records can't be seen."""
         records = []
         for message in messages:
             where = _where(message)
             error = message.error()
             if error is None:
-                records.append(_record(message))
+                if cast(int, message.offset()) < spans[where][1]:
+                    records.append(_record(message))
                 reached = cast(int, message.offset()) + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 reached = cast(int, message.offset())
@@ -299,13 +313,18 @@ class KafkaLog:
         """One of ours for each of librdkafka's: fenced, aborted, or not reachable at the start."""
         cause: KafkaError = error.args[0]
         text = f"{self._stage}: {doing}: {cause.str()}"
-        if cause.code() in _FENCED:
+        if _ends_it(cause):
             return Fenced(text)
         if cause.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
             return ConfigError(f"{text}; run `handrail topics provision`")
         if starting:
             return Unreachable(f"{text} (Kafka at {self._bootstrap}); is it up? `handrail status`")
-        return Fenced(text) if cause.fatal() else Aborted(text)
+        return Aborted(text)
+
+
+def _ends_it(error: KafkaError) -> bool:
+    """Whether this client can't go on. A consumer that lost its place to another says so by _FATAL, which is not fatal()."""
+    return error.code() in _FENCED or error.code() == KafkaError._FATAL or error.fatal()
 
 
 def _where(message: KafkaMessage) -> Where:

@@ -39,6 +39,8 @@ class StageDriver:
             broker.partitions.setdefault(topic, 1)
         for topic in ("out", spec.dead_letters, "recovery.letters.replay"):
             broker.partitions.setdefault(topic, spec.partitions(topic))
+        for partition in range(broker.partitions_of(spec.inbox)):
+            broker.provision(spec.name, partition)
         self.log = MemoryLog(broker, spec.name, spec.inbox)
         self.clock = clock or ManualClock(broker.now)
         self.stage = Stage(

@@ -33,6 +33,10 @@ class MemoryBroker:
             raise ConfigError(f"there is no topic {topic}")
         return self.partitions[topic]
 
+    def provision(self, stage: str, partition: int) -> None:
+        """A starting position, unless there is one: what `handrail topics provision` commits."""
+        self.offsets.setdefault((stage, partition), 0)
+
     def append(self, record: Outgoing) -> int:
         """Write one record; its offset."""
         if not 0 <= record.partition < self.partitions_of(record.topic):
@@ -127,7 +131,10 @@ class MemoryLog:
 
     def committed(self, partitions: list[int]) -> dict[int, int]:
         self.calls.append("committed")
-        return {partition: self._broker.offsets.get((self._stage, partition), 0) for partition in partitions}
+        for partition in partitions:
+            if (self._stage, partition) not in self._broker.offsets:
+                raise ConfigError(f"{self._stage} has no position in {partition}; run `handrail topics provision`")
+        return {partition: self._broker.offsets[self._stage, partition] for partition in partitions}
 
     def resume(self, positions: dict[int, tuple[int, int]]) -> None:
         self._held.clear()
