@@ -46,7 +46,7 @@ class People:
         return verdicts
 
     def replay_what_can_be(self) -> str:
-        """`handrail dlq replay --all --class transient --wait 60`: what it printed. Raises DemoError when it failed."""
+        """`handrail dlq replay --all --class transient --wait 60`: its last line. Raises DemoError when it failed."""
         command = [
             str(Path(sys.executable).parent / "handrail"), "dlq", "replay", "--all", "--class", "transient",
             "--yes", "--reason", "billing is mended", "--by", _NAME, "--wait", "60",
@@ -54,7 +54,7 @@ class People:
         ended = subprocess.run(command, env=self._env, capture_output=True, text=True, check=False, timeout=120)
         if ended.returncode:
             raise DemoError(f"`handrail dlq replay` failed ({ended.returncode}): {ended.stdout}{ended.stderr}")
-        return ended.stdout
+        return (ended.stdout or ended.stderr).strip().splitlines()[-1]
 
     def _open_tasks(self) -> list[dict[str, Any]]:
         newest: dict[str, dict[str, Any]] = {}

@@ -13,7 +13,9 @@ from handrail_demo.plain import PlainContracts
 
 ENDED = frozenset({"done", "rejected", "failed", "done-by-hand"})
 RESTING = ENDED | {"waiting", "manual"}
-_TOPICS = ("runs", "dead-letters", "recovery.states")
+_SIGNS = "action.billing.state"
+"""Each attempt at a call is seen there, while its run has nothing to tell until the outcome."""
+_TOPICS = ("runs", "dead-letters", "recovery.states", _SIGNS)
 
 
 class Watcher:
@@ -68,13 +70,16 @@ class Watcher:
         """Runs that a machine still has to move on."""
         return sum(count for state, count in self.states().items() if state not in RESTING and state != "letters")
 
+    def still_s(self) -> float:
+        """Seconds without news: no run, letter or call has moved."""
+        with self._lock:
+            return time.monotonic() - self._news
+
     def wait_until_quiet(self, expected: int, within_s: float, *, still_s: float = 3.0) -> bool:
         """Until at least `expected` have come to rest, nothing moves, and there was no news for `still_s` seconds."""
         until = time.monotonic() + within_s
         while time.monotonic() < until:
-            with self._lock:
-                still = time.monotonic() - self._news
-            if still >= still_s and self.moving() == 0 and self.resting() >= expected:
+            if self.still_s() >= still_s and self.moving() == 0 and self.resting() >= expected:
                 return True
             self._stop.wait(0.2)
         return False
@@ -87,7 +92,7 @@ class Watcher:
                     self._note(message.topic() or "", message.key(), value)
 
     def _note(self, topic: str, key: bytes | None, value: bytes) -> None:
-        _, body = self._contracts.decode(value)
+        body = {} if topic == _SIGNS else self._contracts.decode(value)[1]
         with self._lock:
             self._news = time.monotonic()
             if topic == "dead-letters":
