@@ -49,14 +49,13 @@ def run(stop: threading.Event) -> int:
     settings = Settings.from_env({**env, "HANDRAIL_BOOTSTRAP": env["BOOTSTRAP"]})
     stage, inbox, outbox = env["GROUP"], env["TOPIC_IN"], env["TOPIC_OUT"]
     admin = connect(settings.bootstrap, within_s=30)
-    provision(
-        settings.bootstrap, topology(TopicsFile.load(settings.topics), stage, inbox, describe(admin)[inbox].partitions)
-    )
+    file = TopicsFile.load(settings.topics)
+    provision(settings.bootstrap, topology(file, stage, inbox, describe(admin)[inbox].partitions))
     schema = json.loads(Path(env["SCHEMA_FILE"]).read_text())
     contracts = Contracts(
         [*read_folder(settings.contracts), Contract(CONTRACT, int(env["SCHEMA_ID"]), schema, (), "", "")]
     )
-    ground = Ground(settings, contracts, describe(admin), Telemetry.from_env("stage-app", env))
+    ground = Ground(settings, contracts, describe(admin), Telemetry.from_env("stage-app", env), file.dedupe_window_ms)
 
     def double(given: Message | Due | Finished, _view: View) -> Iterable[Output]:
         if not isinstance(given, Message):

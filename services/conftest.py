@@ -63,6 +63,7 @@ def deployment() -> Deployment:
         flows=Flows.load(ROOT / "flows", ROOT / "systems", contracts),
         topics={name: TopicInfo(name, count) for name, count in TOPICS.items()},
         telemetry=Telemetry.from_env("test", {}),
+        window_ms=14 * 24 * 3_600_000,
     )
 
 

@@ -699,3 +699,32 @@ def test_the_watchdog_sees_that_a_large_batch_goes_on(drive: Any, broker: Memory
         stage.send(TYPE, "7", order(), id=str(n))
     stage.drain()
     assert len(set(since)) == 3, "it is the time of one message that must be short, not that of a batch"
+
+
+def test_giving_up_with_a_class_that_there_is_not_is_a_bug_and_not_a_crash(drive: Any, broker: MemoryBroker) -> None:
+    def handler(message: Message, view: View) -> Iterable[GiveUp]:
+        yield GiveUp("bad luck", "no")
+
+    stage = drive(handler)
+    stage.send(TYPE, "7", order(), id="a")
+    stage.drain()
+    assert stage.letters()[0]["failure_class"] == "bug"
+
+
+def test_a_replay_that_is_discarded_is_reported_so_that_its_letter_does_not_stay_replaying(
+    drive: Any, broker: MemoryBroker
+) -> None:
+    error = Failure("business", "no")
+
+    def handler(message: Message, view: View) -> Iterable[Output]:
+        raise error
+
+    policy = Policy.from_config({"transient": {"times": 0, "then": "discard"}})
+    stage = drive(handler, policy=policy)
+    stage.send(TYPE, "7", order(), id="a")
+    stage.drain()
+    error = Failure("transient", "down")
+    stage.replay(stage.letters()[0])
+    stage.drain()
+    (report,) = broker.records("recovery.letters.replay")
+    assert CONTRACTS.decode(report.value or b"")[1]["order"] == "resolved"

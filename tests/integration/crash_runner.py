@@ -17,6 +17,8 @@ from handrail.settings import Settings
 from handrail.spec import Spec
 from handrail.telemetry import Telemetry
 
+WINDOW_MS = 14 * 24 * 3_600_000
+
 ORDER = "orders/order-accepted.v1"
 COUNTS = "handrail/run-state.v1"
 RUN = Run("01234567-89ab-8def-8123-456789abcdef", "order-to-invoice", 1)
@@ -57,7 +59,7 @@ def run(stop: threading.Event) -> int:
     """Like a service's own start, without flows."""
     own = Settings.from_env(os.environ)
     topics = describe(connect(own.bootstrap, float(os.environ.get("CRASH_CONNECT_S", "30"))))
-    ground = Ground(own, Contracts.load(own.contracts), topics, Telemetry.from_env("crash", {}))
+    ground = Ground(own, Contracts.load(own.contracts), topics, Telemetry.from_env("crash", {}), WINDOW_MS)
     return host([Plan(spec(os.environ["CRASH_STAGE"], ground.partitions))], ground, stop)
 
 

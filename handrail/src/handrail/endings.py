@@ -54,10 +54,14 @@ class Endings:
                 pending = owned.begin()
                 pending.marks[arrival.digest] = None
                 self._close(pending, owned, arrival)
+                if arrival.replay is not None:
+                    work.outbox.resolved(arrival.replay, self._spec.name)
                 work.counts["discarded"] += 1
 
     def give_up(self, work: Work, owned: Owned, arrival: Arrival, message: Message, gave_up: GiveUp) -> None:
-        info = FailureInfo(ErrorClass(gave_up.error_class), message=gave_up.reason, field=gave_up.field)
+        known = gave_up.error_class in list(ErrorClass)
+        error_class = ErrorClass(gave_up.error_class) if known else ErrorClass.BUG
+        info = FailureInfo(error_class, message=gave_up.reason, field=gave_up.field)
         first = gave_up.first_failed_at or work.now
         self._letter(work, owned, arrival, message, info, gave_up.attempts, first, step=gave_up.step)
 

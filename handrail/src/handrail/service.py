@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 import structlog
@@ -27,6 +27,7 @@ from handrail.kafka.admin import connect
 from handrail.kafka.inspect import TopicInfo, describe, require_consistent
 from handrail.kafka.log import KafkaLog
 from handrail.kafka.settings import RESTORE_DEADLINE_S, TRANSACTION_TIMEOUT_S
+from handrail.kafka.topics_file import TopicsFile
 from handrail.settings import Settings
 from handrail.spec import Spec, Worker
 from handrail.stage import Stage, private_topics
@@ -40,12 +41,13 @@ _SLOW_PHASES = {"new": RESTORE_DEADLINE_S, "restore": RESTORE_DEADLINE_S * 1.5, 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What stages stand on: settings, contracts, and the topics that there are."""
+    """What stages stand on: settings, contracts, and the topics that there are. Duplicates are known for `window_ms`."""
 
     settings: Settings
     contracts: Contracts
     topics: Mapping[str, TopicInfo]
     telemetry: Telemetry
+    window_ms: int
 
     def partitions(self, topic: str) -> int:
         """Partition count of a topic. Raises ConfigError when it does not exist: services create nothing."""
@@ -83,7 +85,8 @@ def main(service: str, build: Callable[[Deployment], Sequence[Plan]]) -> None:
         flows = Flows.load(settings.flows, settings.systems, contracts)
         topics = describe(connect(settings.bootstrap, within_s=30))
         telemetry = Telemetry.from_env(service, os.environ)
-        deployment = Deployment(settings, contracts, topics, telemetry, flows)
+        window_ms = TopicsFile.load(settings.topics).dedupe_window_ms
+        deployment = Deployment(settings, contracts, topics, telemetry, window_ms, flows)
         return host(build(deployment), deployment, stop)
 
     guard(service, run)
@@ -179,7 +182,8 @@ class _Runner:
             self.code = FAILED
 
     def _loop(self) -> None:
-        settings, spec = self._ground.settings, self.plan.spec
+        settings = self._ground.settings
+        spec = replace(self.plan.spec, window_ms=self._ground.window_ms)
         folder = StateFolder(settings.home, spec.name, settings.ordinal)
         ids = {topic: self._ground.topics[topic].id for topic in private_topics(spec.name)}
         partitions = self._ground.partitions(spec.inbox)

@@ -47,7 +47,7 @@ def stage_producer(bootstrap: str, stage: str, ordinal: int) -> dict[str, Any]:
         "transactional.id": f"{stage}-{ordinal}",
         "transaction.timeout.ms": TRANSACTION_TIMEOUT_S * 1_000,
         "message.timeout.ms": MESSAGE_TIMEOUT_S * 1_000,
-        "message.max.bytes": 1_310_720,  # dead letters take 128 KiB more than their sources
+        "message.max.bytes": 1_441_792,  # as the topic of dead letters, which takes more than their sources
         "linger.ms": 20,  # a commit flushes at once: this only lets batches fill while a step is producing
         "queue.buffering.max.messages": 200_000,
         "queue.buffering.max.kbytes": 65_536,

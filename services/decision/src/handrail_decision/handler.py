@@ -78,7 +78,9 @@ def _outputs(flow: Flow, run: Run, message: Message, moved: Advance) -> Iterable
     route = moved.state.route if moved.state is not None else message.key
     for transition in moved.transitions:
         id_ = output_id(run.id, RUNS, transition["sequence"])
-        yield Output(RUNS, "handrail/run-transition.v1", route, body={**transition, "trace": message.trace}, run=run, id=id_)
+        yield Output(
+            RUNS, "handrail/run-transition.v1", route, body={**transition, "trace": message.trace}, run=run, id=id_
+        )
     for command in moved.commands:
         id_ = output_id(run.id, f"command/{command['step']}", command["revision"])
         yield Output(f"action.{command['system']}", "handrail/command.v1", route, body=command, run=run, id=id_)
