@@ -21,7 +21,9 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One thing that happened, with the seconds since the start."""
-        self._console.print(f"[dim]{time.monotonic() - self._started:6.1f} s[/]  {text}", highlight=False, soft_wrap=True)
+        self._console.print(
+            f"[dim]{time.monotonic() - self._started:6.1f} s[/]  {text}", highlight=False, soft_wrap=True
+        )
 
     @contextmanager
     def bar(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
