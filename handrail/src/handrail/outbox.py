@@ -101,7 +101,7 @@ class Outbox:
             id_=output_id(letter, "dead-letter", generation),
             cause=arrival.event,
             run=arrival.meta.run,
-            trace=arrival.meta.traceparent,
+            trace=message.traceparent if message else arrival.meta.traceparent,
         )
 
     def can_keep(self, arrival: Arrival) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,8 @@ class Stage:
         try:
             message = decode(arrival, self._contracts, self.spec.accepts)
             context = self._telemetry.child(message.traceparent, message.run.id if message.run else arrival.event)
+            if context != message.traceparent:  # what comes of it hangs below this span
+                message = replace(message, traceparent=context)
             view = self._view(owned, work)
             gave_up = self._outputs(work, message.id, message, view, context)
         except Exception as error:  # the one place where user code and decoding may fail
@@ -260,14 +263,14 @@ class Stage:
                 raise
             self._endings.failed(work, owned, arrival, message, info)
             if message is not None:
-                self._span(work, message, started, context, info.error_class)
+                self._span(work, message, arrival.meta.traceparent, started, info.error_class)
             return
         self._keep(work, owned, view)
         if gave_up is not None:
             self._endings.give_up(work, owned, arrival, message, gave_up)
         else:
             self._endings.done(work, owned, arrival)
-        self._span(work, message, started, context, gave_up.error_class if gave_up else None)
+        self._span(work, message, arrival.meta.traceparent, started, gave_up.error_class if gave_up else None)
 
     def _outputs(
         self, work: Work, input_id: str, given: Message | Due | Finished, view: View, context: str | None
@@ -385,9 +388,9 @@ class Stage:
             wait = min(wait, max(0.0, (min(dues) - self._clock.now()) / 1000))
         return wait
 
-    def _span(self, work: Work, message: Message, started: int, context: str | None, error: str | None) -> None:
+    def _span(self, work: Work, message: Message, parent: str | None, started: int, error: str | None) -> None:
         if self._telemetry.on:
-            work.spans.append(span_of(self.spec.name, message, started, context, error))
+            work.spans.append(span_of(self.spec.name, message, parent, started, error))
 
     def _enter(self, phase: str) -> None:
         self.phase, self.phase_since = phase, time.monotonic()

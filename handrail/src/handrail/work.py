@@ -67,8 +67,11 @@ def waiting_rows(spec: Spec, contracts: Contracts, tables: PartitionTables) -> W
     return waiting
 
 
-def span_of(stage: str, message: Message, started: int, context: str | None, error: str | None) -> dict[str, Any]:
-    """What Telemetry.record is told about a message that was handled, once its batch has committed."""
+def span_of(stage: str, message: Message, parent: str | None, started: int, error: str | None) -> dict[str, Any]:
+    """What Telemetry.record is told about a message that was handled, once its batch has committed.
+
+    The message has the context of the span itself, `parent` is the one that it came with.
+    """
     attributes: dict[str, Any] = {telemetry.MESSAGE_ID: message.id, telemetry.CONTRACT: message.type}
     if message.run is not None:
         attributes |= {
@@ -81,8 +84,8 @@ def span_of(stage: str, message: Message, started: int, context: str | None, err
     return {
         "stage": stage,
         "operation": "process",
-        "parent": message.traceparent,
-        "context": context,
+        "parent": parent,
+        "context": message.traceparent,
         "start_ns": started,
         "end_ns": time.time_ns(),
         "attributes": attributes,
