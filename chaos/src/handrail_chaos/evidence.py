@@ -145,7 +145,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All of it. `effects` is None where no outside system takes part; `tables` by (stage, partition), where they were read."""
+    """All of it.
+
+    `effects` is None where no outside system takes part. `tables` are by (stage, partition), where they were read.
+    """
 
     published: tuple[Published, ...]
     stages: tuple[Stage, ...]
