@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from handrail.contracts import Contracts
+from handrail.crashes import LIMIT, Crashes
 from handrail.envelope import Replay
 from handrail.errors import Failure, Fenced
 from handrail.message import Due, Finished, GiveUp, Message, Output, Relay, Run
 from handrail.pending import View
 from handrail.recovery import Policy
 from handrail.spec import Spec
+from handrail.stage import BATCH_LIMIT_MS
 from handrail.testing.driver import StageDriver
 from handrail.testing.memory import MemoryBroker
 
@@ -728,3 +730,86 @@ def test_a_replay_that_is_discarded_is_reported_so_that_its_letter_does_not_stay
     stage.drain()
     (report,) = broker.records("recovery.letters.replay")
     assert CONTRACTS.decode(report.value or b"")[1]["order"] == "resolved"
+
+
+def killed_with_in_hand(folder: Path, key: str, times: int) -> None:
+    """As a process leaves it that was killed: nothing was put down."""
+    for _ in range(times):
+        Crashes(folder).hold(key)
+
+
+def test_a_record_that_ended_the_process_three_times_is_a_dead_letter_undecoded_and_a_replay_of_it_is_tried(
+    drive: Any, broker: MemoryBroker, tmp_path: Path
+) -> None:
+    one = drive()
+    one.send(TYPE, "7", order(), id="deadly")
+    one.send(TYPE, "8", order(), id="harmless")
+    one.crash()
+    killed_with_in_hand(tmp_path / "home" / "flow.transform" / "crashes-0", "flow.transform/0/0#0", LIMIT)
+    again = drive()
+    again.drain()
+    (letter,) = again.letters()
+    assert (letter["failure_class"], letter["value"]) == ("poison", order())
+    assert "3 times" in letter["message"]
+    assert [record.key for record in broker.records("out")] == [b"8"]
+    again.replay(letter)
+    again.drain()
+    assert [record.key for record in broker.records("out")] == [b"8", b"7"]
+
+
+def test_one_or_two_ends_of_the_process_with_a_record_in_hand_are_no_reason_to_put_it_aside(
+    drive: Any, broker: MemoryBroker, tmp_path: Path
+) -> None:
+    one = drive()
+    one.send(TYPE, "7", order(), id="a")
+    one.crash()
+    killed_with_in_hand(tmp_path / "home" / "flow.transform" / "crashes-0", "flow.transform/0/0#0", LIMIT - 1)
+    again = drive()
+    again.drain()
+    assert len(broker.records("out")) == 1
+    assert again.letters() == []
+    assert not Crashes(tmp_path / "home" / "flow.transform" / "crashes-0").suspects, "it is behind us"
+
+
+def test_a_waiting_record_that_ended_the_process_three_times_is_a_dead_letter(
+    drive: Any, broker: MemoryBroker, tmp_path: Path
+) -> None:
+    def down(message: Message, view: View) -> Iterable[Output]:
+        raise Failure("transient", "down")
+
+    one = drive(down)
+    one.send(TYPE, "7", order(), id="a")
+    one.drain()
+    assert one.stage.waiting() == 1
+    one.crash()
+    killed_with_in_hand(tmp_path / "home" / "flow.transform" / "crashes-0", "flow.transform/0/0#0", LIMIT)
+    again = drive()
+    again.clock.advance(3_600_000)
+    again.drain()
+    assert again.letters()[0]["failure_class"] == "poison"
+    assert again.stage.waiting() == 0
+
+
+def test_a_slow_handler_cuts_the_batch_short_and_the_rest_comes_with_the_next(drive: Any, broker: MemoryBroker) -> None:
+    def slow(message: Message, view: View) -> Iterable[Output]:
+        stage.clock.advance(BATCH_LIMIT_MS // 2)
+        yield Output("out", TYPE, message.key, value=message.value, run=RUN)
+
+    stage = drive(slow)
+    for n in range(10):
+        stage.send(TYPE, "7", order(), id=str(n))
+    stage.drain()
+    assert [len(each.outputs) for each in stage.log.transactions] == [3, 3, 3, 1]
+    assert len({dict(record.headers)["ce_id"] for record in broker.records("out")}) == 10
+
+
+def test_batches_that_abort_again_are_cut_in_half_until_one_is_committed(drive: Any, broker: MemoryBroker) -> None:
+    stage = drive(batch=8)
+    stage.drain()
+    for n in range(16):
+        stage.send(TYPE, "7", order(), id=str(n))
+    for _ in range(2):
+        stage.log.fail_next = "aborted"
+        stage.stage.step()
+    stage.drain()
+    assert [len(each.outputs) for each in stage.log.transactions] == [2, 8, 6]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import resource
 import shutil
 import signal
@@ -17,8 +18,14 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+)
 from handrail.clock import SystemClock
+from handrail.crashes import LIMIT
 from handrail.errors import Fenced
 from handrail.kafka import settings
 from handrail.kafka.log import KafkaLog
@@ -27,6 +34,8 @@ from handrail.stage import Stage
 from handrail.tables import Identity
 from handrail.telemetry import Telemetry
 from handrail.testing.broker import Broker, EmbeddedBroker
+
+from handrail import envelope
 
 
 def sibling(name: str) -> Any:
@@ -215,6 +224,58 @@ def test_the_broker_is_killed_and_comes_back_and_all_goes_on(tmp_path: Path) -> 
     finally:
         broker.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- records that can't be handled, whatever is done
+
+
+def one_order(world: Any, key: str, **fields: Any) -> None:
+    """One more order into partition 0."""
+    value = crash_world.CONTRACTS.encode(crash_world.ORDER, crash_world.FIELDS | {"order_id": key} | fields)
+    producer = Producer({"bootstrap.servers": world.bootstrap})
+    headers = envelope.write_internal(key, crash_world.ORDER, None, None, "test", key)
+    producer.produce(f"{world.stage}.in", value, key.encode(), 0, headers=list(headers))
+    assert producer.flush(30) == 0
+    world.count[0] += 1
+
+
+def test_a_record_that_kills_the_process_is_a_dead_letter_after_three_times_and_its_neighbours_go_through(
+    world: Any,
+) -> None:
+    world.publish(60)
+    one_order(world, "deadly")
+    world.publish(60)
+    for _ in range(LIMIT):
+        assert ends(world.start()) == KILLED
+    process = world.start()
+    wait("all input handled", world.caught_up)
+    stop(process)
+    (letter,) = (crash_world.CONTRACTS.decode(record.value)[1] for record in world.read(f"{world.stage}.letters"))
+    assert (letter["key"], letter["failure_class"]) == (b"deadly", "poison")
+    sent = [record.key for record in world.read(f"{world.stage}.out")]
+    assert len(sent) == 120
+    assert b"deadly" not in sent
+
+
+def test_an_output_that_kafka_will_never_take_makes_its_input_a_dead_letter_and_does_not_stop_the_others(
+    world: Any,
+) -> None:
+    """Its topic is narrower than we were told: without being put aside it would abort its batch for ever."""
+    out = ConfigResource("topic", f"{world.stage}.out", incremental_configs=[
+        ConfigEntry("max.message.bytes", "5000", incremental_operation=AlterConfigOpType.SET)
+    ])  # fmt: skip
+    for future in world.admin.incremental_alter_configs([out]).values():
+        future.result(30)
+    world.publish(60)
+    one_order(world, "wide", customer_name=random.Random(1).randbytes(6_000).hex())
+    world.publish(60)
+    process = world.start()
+    wait("all input handled", world.caught_up)
+    stop(process)
+    (letter,) = (crash_world.CONTRACTS.decode(record.value)[1] for record in world.read(f"{world.stage}.letters"))
+    assert (letter["key"], letter["failure_class"]) == (b"wide", "contract")
+    assert "Kafka refuses" in letter["message"]
+    assert len(world.read(f"{world.stage}.out")) == 120
 
 
 # --- bad surroundings

@@ -11,6 +11,7 @@ HandrailError
 │   └── ContractBroken     a field is missing or not valid, or the schema is unknown
 └── LogError               the log refused a batch
     ├── Aborted            nothing was committed, or nobody knows: restore, rewind, go on
+    │   └── Refused        Kafka will never take one of the records: trying again as it is can't help
     └── Fenced             another process has our name: this one must end
 """
 
@@ -96,6 +97,10 @@ class LogError(HandrailError):
 
 class Aborted(LogError):
     """Nothing of the batch was committed, or nobody knows. Restore the tables, rewind, go on."""
+
+
+class Refused(Aborted):
+    """Kafka will never take one of the batch's records (too large for its topic, no key where one must be)."""
 
 
 class Fenced(LogError):

@@ -19,14 +19,22 @@ Fault = Callable[[str], None]
 """Called at each named point of the loop. Tests kill the process there; in production it does nothing."""
 
 FAULT_POINTS = (
+    "during-restore",
     "after-consume",
+    "after-decode",
+    "after-handle",
     "before-produce",
     "after-produce",
+    "after-offsets",
     "before-commit",
+    "in-commit",
     "after-commit",
     "after-apply",
-    "during-restore",
+    "after-intent",
+    "after-call",
+    "in-revoke",
 )
+"""In the order of the loop. `after-intent` and `after-call` are hit only where a worker makes calls."""
 
 
 def no_fault(_point: str) -> None:

@@ -35,7 +35,7 @@ from handrail.tables import Identity, StateFolder
 from handrail.telemetry import Telemetry
 
 OK, FAILED, MISCONFIGURED, FENCED, HUNG = 0, 1, 2, 3, 70
-_PHASE_LIMIT_S = 2.0 * TRANSACTION_TIMEOUT_S
+_END_S = 2.0 * TRANSACTION_TIMEOUT_S
 _SLOW_PHASES = {"new": RESTORE_DEADLINE_S, "restore": RESTORE_DEADLINE_S * 1.5, "rewind": RESTORE_DEADLINE_S * 1.5}
 
 
@@ -139,7 +139,7 @@ def _watch(runners: Sequence[_Runner], stop: threading.Event) -> int:
                 structlog.get_logger().error("hung", stage=runner.plan.spec.name, phase=runner.phase())
                 faulthandler.dump_traceback(all_threads=True)
                 os._exit(HUNG)
-    deadline = time.monotonic() + _PHASE_LIMIT_S
+    deadline = time.monotonic() + _END_S
     for runner in runners:
         runner.thread.join(max(0.0, deadline - time.monotonic()))
     return max(runner.code for runner in runners)
@@ -162,7 +162,7 @@ class _Runner:
 
     def hung(self) -> bool:
         since = self._stage.phase_since if self._stage else self._started
-        return time.monotonic() - since > _SLOW_PHASES.get(self.phase(), _PHASE_LIMIT_S)
+        return time.monotonic() - since > _SLOW_PHASES.get(self.phase(), self._ground.settings.phase_limit_s)
 
     def _guarded(self) -> None:
         logger = structlog.get_logger().bind(stage=self.plan.spec.name)

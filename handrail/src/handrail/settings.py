@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from handrail.errors import ConfigError
+
 DEFAULT_PORT = 19092
+DEFAULT_PHASE_LIMIT_S = (
+    30.0  # twice the transaction time-out: a commit that hangs for longer never ends (librdkafka#5456)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +27,16 @@ class Settings:
     topics: Path
     ledger: Path
     ordinal: int
+    phase_limit_s: float
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
-        """Read `HANDRAIL_HOME`, `_BOOTSTRAP`, `_CONTRACTS`, `_FLOWS`, `_SYSTEMS`, `_TOPICS`, `_LEDGER`, `_ORDINAL`.
+        """Read `HANDRAIL_HOME`, `_BOOTSTRAP`, `_CONTRACTS`, `_FLOWS`, `_SYSTEMS`, `_TOPICS`, `_LEDGER`, `_ORDINAL`,
+        `_PHASE_LIMIT_S`.
 
         Folders that are not given are those of the project in the current folder. Kafka is, unless it is given, that of
-        the stack which runs there.
+        the stack which runs there. The watchdog ends a process whose stage stays in one phase (one message, one commit)
+        for longer than `phase_limit_s`. Raises ConfigError for what is no number.
         """
         home = Path(env.get("HANDRAIL_HOME", ".handrail")).absolute()
         return cls(
@@ -39,8 +47,20 @@ class Settings:
             systems=Path(env.get("HANDRAIL_SYSTEMS", "systems")).absolute(),
             topics=Path(env.get("HANDRAIL_TOPICS", "deploy/kafka/topics.yaml")).absolute(),
             ledger=Path(env.get("HANDRAIL_LEDGER", str(home / "ledger.sqlite"))).absolute(),
-            ordinal=int(env.get("HANDRAIL_ORDINAL", "0")),
+            ordinal=int(_number(env, "HANDRAIL_ORDINAL", 0)),
+            phase_limit_s=_number(env, "HANDRAIL_PHASE_LIMIT_S", DEFAULT_PHASE_LIMIT_S),
         )
+
+
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name, "")
+    try:
+        number = float(text) if text else default
+    except ValueError:
+        raise ConfigError(f"{name}={text!r} is no number") from None
+    if number < 0:
+        raise ConfigError(f"{name}={text!r} is below 0")
+    return number
 
 
 def _running(home: Path) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from handrail import telemetry
 from handrail.contracts import Contracts
+from handrail.crashes import Crashes
 from handrail.message import Message
 from handrail.outbox import Outbox
 from handrail.pending import TIMERS, Pending, timer_of
@@ -24,6 +25,7 @@ class Owned:
     partition: int
     tables: PartitionTables
     waiting: Waiting
+    crashes: Crashes
     offset: int = 0
     held: str | None = None
     pending: Pending | None = None
@@ -37,16 +39,22 @@ class Owned:
     def end(self) -> None:
         """The step is over, committed or not."""
         self.pending = None
+        self.crashes.free()
         self.tables.end_batch()
 
 
 @dataclass(slots=True)
 class Work:
-    """What one step gathers until its commit."""
+    """What one step gathers until its commit.
+
+    `taken` are the partition and key of each record that was handled, `cut` says that some were left for the next step.
+    """
 
     outbox: Outbox
     now: int
     jobs: list[tuple[int, str, Any]] = field(default_factory=list)
+    taken: list[tuple[int, str]] = field(default_factory=list)
+    cut: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     spans: list[dict[str, Any]] = field(default_factory=list)
 

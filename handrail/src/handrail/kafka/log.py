@@ -20,7 +20,7 @@ from confluent_kafka import (
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from handrail.errors import Aborted, ConfigError, Fenced, Unreachable
+from handrail.errors import Aborted, ConfigError, Fenced, Refused, Unreachable
 from handrail.kafka import settings
 from handrail.log import Batch, Fault, Outgoing, Record, Transaction, Written, no_fault
 from handrail.log import TopicPartition as Where
@@ -33,6 +33,7 @@ _FENCED = frozenset(
         KafkaError.PRODUCER_FENCED,
     }
 )
+_NEVER_TAKEN = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG_SIZE})
 _METADATA_PREFIX = b"CGMDv2:"
 _CALL_S = 10.0
 _INIT_S = 30.0
@@ -125,6 +126,7 @@ class KafkaLog:
         self._assigned += [partition.partition for partition in partitions]
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._fault("in-revoke")
         consumer.unassign()
         gone = [partition.partition for partition in partitions]
         self._revoked += gone
@@ -239,7 +241,14 @@ class KafkaLog:
         ends: dict[Where, int] = {}
         times: dict[Where, int] = {}
 
+        refused: list[str] = []
+
+        def on_output(error: KafkaError | None, message: KafkaMessage) -> None:
+            if error is not None and error.code() in _NEVER_TAKEN:
+                refused.append(f"{message.topic()}: {error.str()}")
+
         def on_change(error: KafkaError | None, message: KafkaMessage) -> None:
+            on_output(error, message)
             if error is None:
                 where = _where(message)
                 ends[where] = cast(int, message.offset()) + 1
@@ -250,19 +259,22 @@ class KafkaLog:
             producer.begin_transaction()
             self._fault("before-produce")
             for record in transaction.outputs:
-                self._produce(producer, record, None)
+                self._produce(producer, record, on_output)
             for record in transaction.changes:
                 self._produce(producer, record, on_change)
             self._fault("after-produce")
             offsets = [TopicPartition(self._inbox, p, offset) for p, offset in transaction.offsets.items()]
             producer.send_offsets_to_transaction(offsets, transaction.membership, _CALL_S)
+            self._fault("after-offsets")
             self._check_membership(transaction.membership)
             if producer.flush(settings.MESSAGE_TIMEOUT_S):
                 raise Aborted(f"{self._stage}: not everything could be produced in time")
             self._fault("before-commit")
+            self._fault("in-commit")
             producer.commit_transaction(settings.TRANSACTION_TIMEOUT_S)
         except KafkaException as error:
-            raise self._trouble(error, "in a transaction") from error
+            trouble = self._trouble(error, "in a transaction")
+            raise (Refused(refused[0]) if refused and isinstance(trouble, Aborted) else trouble) from error
         took = time.monotonic() - started
         if took > settings.SLOW_COMMIT_S:
             # A copy of the commit may still be under way (librdkafka#5423): fence it before the next transaction.
