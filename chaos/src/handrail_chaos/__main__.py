@@ -82,6 +82,20 @@ def run(
     raise typer.Exit(0 if report.holds else 1)
 
 
+@app.command()
+def mutants(
+    only: Annotated[str | None, typer.Option(help="Only this one, by its name.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Run the kept broken builds in fixed scenarios, and say by which check each one was caught.
+
+    Example: python -m handrail_chaos mutants --only dedupe-off
+    """
+    from handrail_chaos.mutants import main  # only here: a storm needs none of it
+
+    raise typer.Exit(main(only, as_json=as_json))
+
+
 def _tell(report: Report, asked: Asked, console: Console) -> None:
     """The figures; and when something is wrong, what, where it was seen, and how to see it again."""
     (asked.home / "report.json").write_text(json.dumps(report.json(), indent=2, default=str), encoding="utf-8")

@@ -41,6 +41,8 @@ class Member:
         self.armed: Arming | None = None
         self.due = 0.0
         self.started = 0.0
+        self.ready: float | None = None
+        self.log_from = 0
         self.failures = 0
         self.forget = False
 
@@ -78,6 +80,7 @@ class Fleet:
         """Notice ends, start what is due."""
         for member in list(self.members.values()):
             self._see_end(member)
+            self._see_ready(member)
             if member.child is None and member.wanted and time.monotonic() >= member.due:
                 self._start(member)
             elif member.child is None and not member.wanted and member.ordinal > 0:
@@ -164,9 +167,22 @@ class Fleet:
         if member.forget or (arming is not None and arming.place.point == "during-restore"):
             self._remove_state(member)  # with all of its tables there, there would be nothing to restore
             member.forget = False
-        with (self._home / "logs" / f"{member.name}.log").open("ab") as log:
+        with self._log(member).open("ab") as log:
+            member.log_from, member.ready = log.tell(), None
             member.child = processes.spawn(member.service.command, env=env, output=log)
         member.started, member.stopped = time.monotonic(), False
+
+    def _log(self, member: Member) -> Path:
+        return self._home / "logs" / f"{member.name}.log"
+
+    def _see_ready(self, member: Member) -> None:
+        """It is ready when its log says so: on a busy machine that takes a while."""
+        if member.child is None or member.ready is not None:
+            return
+        with self._log(member).open("rb") as log:
+            log.seek(member.log_from)
+            if log.read().count(b'"event": "restored"') >= len(STAGES.get(member.service.name, ())):
+                member.ready = time.monotonic()
 
     def _flag(self, member: Member, arming: Arming) -> Path:
         return self._home / "flags" / f"{member.name}.{arming.turn}.{arming.place.stage}.{arming.place.point}"
@@ -176,7 +192,7 @@ class Fleet:
             return
         code, lived = member.child.returncode, time.monotonic() - member.started
         processes.sweep(member.child)
-        member.child, member.stopped = None, False
+        member.child, member.stopped, member.ready = None, False, None
         place = self._struck(member)
         if code == -signal.SIGKILL:
             member.failures = 0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from handrail_chaos.checker import check
 from handrail_chaos.evidence import Published
+from handrail_chaos.fleet import Member
 from handrail_chaos.gathering import gather
 from handrail_chaos.report import Report
 from handrail_chaos.rotation import STAGES, Arming, Place, places
@@ -25,12 +26,15 @@ ROUND_S = 600.0
 """A long storm goes through all fault points once in this time."""
 START_S = 2.5
 """About what a service needs to start on a busy machine."""
+NEVER_READY_S = 60.0
+RARE_S = 12.0
+"""So long after it is ready, what a process is armed with has had its chance."""
 STILL_S = 4.0
 STUCK_S = 25.0
 """No position, run, letter or call has moved for so long: there is nothing to come. A retry waits 6 s at most, an intent
 that was cut off by a crash 7.3 s, and a member that is gone keeps its partitions for 15 s."""
 QUIET_WITHIN_S = 240.0
-MISSED_WITHIN_S = 75.0
+MISSED_WITHIN_S = 240.0
 ENDS_WITHIN_S = 30.0
 
 
@@ -118,11 +122,15 @@ class Run:
         for member in self._world.fleet.members.values():
             if member.armed is None or not member.alive or member.stopped:
                 continue
-            age, life = now - member.started, self._lives[member.service.name]
-            if member.armed.place.point == "in-revoke" and age > START_S + life / 2 and member.name not in self._ends:
-                self._ends[member.name] = now
-                self._world.fleet.end(member.name)  # letting its partitions go, it comes by the point
-            elif age > max(15.0, 4 * life):
+            life = self._lives[member.service.name]
+            if member.ready is None:
+                if now - member.started > NEVER_READY_S:
+                    self._world.fleet.kill(member.name)
+            elif member.armed.place.point == "in-revoke":
+                if now - member.ready > life / 2 and member.name not in self._ends:
+                    self._ends[member.name] = now
+                    self._world.fleet.end(member.name)  # letting its partitions go, it comes by the point
+            elif now - member.ready > max(RARE_S, 4 * life):
                 self._world.fleet.kill(member.name)
         self._ends = {name: at for name, at in self._ends.items() if now - at < 5.0}
 
@@ -130,6 +138,7 @@ class Run:
         """The fault points that the storm has not hit, one after the other in each service, all services at once."""
         fleet, began = self._world.fleet, time.monotonic()
         fleet.armed = False
+        self._world.people.eager.set()
         everything = [place for stages in STAGES.values() for place in places(stages)]
         missing = fleet.missing(everything)
         if missing:
@@ -140,13 +149,14 @@ class Run:
                 for service, stages in STAGES.items():
                     member = fleet.members[f"{service}-0"]
                     mine = [place for place in left if place.stage in stages]
-                    if mine and (member.armed is None or time.monotonic() - member.started > 20.0):
+                    if mine and (member.armed is None or member.armed.turn < 1_000_000 or not self._is_fresh(member)):
                         turn += 1
                         # Of those that can't be hit now, each has its turn.
                         fleet.arm(member.name, Arming(mine[turn % len(mine)], 1, turn))
                 self._push_on()
                 self._turn()
                 bar(len(missing) - len(left), self._told())
+        self._world.people.eager.clear()
         self._took("missed", began)
 
     def _heal(self, storm: Storm) -> list[Published]:
@@ -225,6 +235,10 @@ class Run:
         )
 
     # --- small things
+
+    def _is_fresh(self, member: Member) -> bool:
+        """Whether what it is armed with may still strike."""
+        return member.alive and (member.ready is None or time.monotonic() - member.ready < RARE_S)
 
     def _turn(self) -> None:
         world = self._world

@@ -15,6 +15,16 @@ from handrail_chaos.stream import POISON_SHARE, Stream
 from handrail_chaos.toxiproxy import Toxiproxy
 
 POISON_BURST = 0.15
+BACKGROUND: Sequence[Mapping[str, object]] = (
+    {"kind": "500", "share": 0.01, "seed": 1_001},
+    {"kind": "503", "share": 0.01, "seed": 1_002},
+    {"kind": "429", "share": 0.01, "seed": 1_003, "retry_after_s": 1},
+    {"kind": "apply-then-lose-reply", "share": 0.01, "seed": 1_004},
+    {"kind": "success-but-nothing", "share": 0.005, "seed": 1_005},
+    {"kind": "slow", "share": 0.01, "seed": 1_006, "delay_ms": 1_500},
+    {"kind": "hang", "share": 0.003, "seed": 1_007, "delay_ms": 4_000},
+)
+"""What billing does all the time, so that none of it is missed because nothing was called while its turn lasted."""
 
 
 class Storm:
@@ -26,8 +36,8 @@ class Storm:
         self.done: Counter[str] = Counter()
         self._fleet, self._cluster, self._sandbox, self._stream = fleet, cluster, sandbox, stream
         self._toxiproxy = toxiproxy
-        self._rules: list[Mapping[str, object]] = []
-        self._misbehaves = False
+        self._rules: list[Mapping[str, object]] = list(BACKGROUND)
+        self._misbehaves = True
         self._verbs: Mapping[str, Callable[[Step], bool | None]] = {
             "kill": lambda step: fleet.kill(f"{step.target}-0"),
             "end": lambda step: fleet.end(f"{step.target}-0"),
@@ -97,7 +107,7 @@ class Storm:
         self._through().add(step.target, given["toxic"], given["stream"], given["attributes"])
 
     def _misbehave(self, step: Step) -> None:
-        self._rules = [*self._rules, step.given["rule"]]
+        self._rules = [step.given["rule"], *self._rules]  # the first that hits wins
         self._misbehaves = True
         self.order()
 

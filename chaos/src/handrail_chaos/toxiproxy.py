@@ -57,7 +57,9 @@ class Toxiproxy:
         self._port = port
         with log.open("ab") as output:
             self._child = processes.spawn(
-                [str(program), "-host", LOOPBACK, "-port", str(port)], env=os.environ, output=output
+                [str(program), "-host", LOOPBACK, "-port", str(port)],
+                env={**os.environ, "LOG_LEVEL": "warn"},
+                output=output,
             )
         self._wait(log)
 
