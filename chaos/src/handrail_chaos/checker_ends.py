@@ -16,7 +16,7 @@ from handrail_demo.evidence import expected_runs, newest_letters
 from handrail_chaos.checker_words import Findings
 from handrail_chaos.evidence import Evidence, Record, Role
 
-RUNS, STATES = "runs", "recovery.states"
+RUNS, STATES, ORDERS = "runs", "recovery.states", "recovery.letters.replay"
 
 
 class Place(StrEnum):
@@ -42,6 +42,13 @@ _LETTER_PLACES: Mapping[str, Place] = {
     "DISCARDED": Place.PERSON,
 }
 """A resolved letter says nothing: its run does."""
+
+_OUTCOME_PLACES: Mapping[str, Place] = {
+    "verified": Place.DONE,
+    "accepted": Place.DONE,
+    "failed": Place.DEAD_LETTER,
+    "unknown": Place.PERSON,
+}
 
 _FINAL = frozenset({"done", "rejected", "done-by-hand"})
 _TROUBLE = frozenset({"failed", "manual", "waiting"})
@@ -84,6 +91,7 @@ class Ends:
         self.troubled: set[str] = set()
         self._place_runs()
         self._place_copies()
+        self._place_outcomes()
         self._place_letters()
 
     def name_of_run(self, run: str) -> str:
@@ -117,10 +125,29 @@ class Ends:
                     self.places[name].add(Place.DONE)
                     self.told[name].append(f"it is in {topic}")
 
+    def _place_outcomes(self) -> None:
+        """Where no decision stage takes part, the outcome of its command is the end of an event."""
+        if any(stage.role is Role.DECISION for stage in self.evidence.stages):
+            return
+        topics = [topic for stage in self.evidence.stages if stage.role is Role.ACTION for topic in stage.each]
+        for topic in topics:
+            for record in self.evidence.topic(topic).records:
+                if record.body is not None and record.contract == "handrail/outcome.v1":
+                    name = self.name_of_run(record.body["run"])
+                    self.places[name].add(_OUTCOME_PLACES[record.body["status"]])
+                    self.told[name].append(f"its outcome is {record.body['status']}")
+
+    def _letter_states(self) -> list[Mapping[str, Any]]:
+        """As recovery tells them; where it takes no part, as the stages themselves tell it of a replay that went through."""
+        if any(stage.role is Role.RECOVERY for stage in self.evidence.stages):
+            return [record.body for record in self.evidence.topic(STATES).records if record.body is not None]
+        orders = [record.body for record in self.evidence.topic(ORDERS).records if record.body is not None]
+        return [{**body, "state": "RESOLVED"} for body in orders if body["order"] == "resolved"]
+
     def _place_letters(self) -> None:
         """A letter at the door is about one record: it is the end of its name only if no copy of it came further."""
         at_the_door = {stage.name for stage in self.evidence.stages if stage.public}
-        states = [record.body for record in self.evidence.topic(STATES).records if record.body is not None]
+        states = self._letter_states()
         topics = dict.fromkeys(stage.dead_letters for stage in self.evidence.stages)
         letters = [
             (record.key, record.body)

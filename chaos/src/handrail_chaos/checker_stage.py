@@ -263,7 +263,9 @@ def _moves(evidence: Evidence, view: StageView, found: Findings) -> None:
 
 def _ids(evidence: Evidence, views: list[StageView], found: Findings) -> None:
     ingested = {topic for view in views if view.stage.role is Role.INGEST for topic in view.stage.each}
-    written = {topic for view in views for topic in (*view.stage.outputs, view.stage.dead_letters, view.replays.name)}
+    written = {topic for view in views for topic in (*view.stage.outputs, view.stage.dead_letters)}
+    if any(view.stage.role is Role.RECOVERY for view in views):  # else anybody may write there
+        written |= {view.replays.name for view in views}
     for topic in sorted(written):
         seen: set[tuple[str, str | None, int]] = set()
         for record in evidence.topic(topic).records:

@@ -88,10 +88,10 @@ class _Reading:
 
     def __init__(self, stages: Sequence[Stage], contracts: PlainContracts, flow: str) -> None:
         self._contracts = contracts
-        self.wanted: set[str] = {"runs", "recovery.states", f"{flow}.done"}
+        self.wanted: set[str] = {"runs", "recovery.states", "recovery.letters.replay", f"{flow}.done"}
         self.public: set[str] = set()
         self.sources: set[str] = set()
-        self.bodies = {"runs", "recovery.states", f"{flow}.done"}
+        self.bodies = set(self.wanted)
         for stage in stages:
             private = [f"{stage.name}.{kind}" for kind in ("state", "marks", "delayed", "replay")]
             self.wanted |= {stage.inbox, stage.dead_letters, *stage.outputs, *private}
