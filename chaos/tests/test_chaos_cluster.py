@@ -9,7 +9,7 @@ from handrail_chaos.cluster import Generations, replicated
 from handrail_chaos.ports import FIRST, LAST, steady_ports
 from handrail_chaos.run import lives, storm_seconds
 
-LINE = "2026-11-21T14:58:30.396Z INFO  GroupMetadataManager [GroupCoordinator] Stabilized group {} generation {} with 1 members.\n"
+LINE = "2026-11-21T14:58:30.396Z INFO  GroupMetadataManager [Coordinator] Stabilized group {} generation {} with 1 members\n"
 
 
 def test_generations_after_a_groups_first_are_rebalances(tmp_path: Path) -> None:

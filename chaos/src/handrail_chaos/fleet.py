@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,10 +15,12 @@ from pathlib import Path
 from handrail.local import processes
 from handrail.local.services import Service
 
+from handrail_chaos.nursery import Born, Nursery
 from handrail_chaos.rotation import STAGES, Arming, Place, Rotation
 
 AGAIN_S, AGAIN_CAP_S = 0.1, 2.0
 LONG_ENOUGH_S = 5.0
+_KILLED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Member:
         self.service, self.ordinal, self.env = service, ordinal, dict(env)
         self.wanted = True
         self.stopped = False
-        self.child: processes.Child | None = None
+        self.child: processes.Child | Born | None = None
         self.armed: Arming | None = None
         self.due = 0.0
         self.started = 0.0
@@ -65,8 +68,10 @@ class Fleet:
         services: Mapping[str, tuple[Service, Mapping[str, str]]],
         rotations: Mapping[str, Rotation],
         on_death: Callable[[Death], None],
+        nursery: Nursery,
     ) -> None:
-        """`services` by name, each with what its environment has beside `env`."""
+        """`services` by name, each with what its environment has beside `env`. The nursery starts those with stages."""
+        self._nursery = nursery
         self._home, self._env, self._services = home, dict(env), services
         self._rotations, self._on_death = rotations, on_death
         self.armed = False
@@ -147,8 +152,14 @@ class Fleet:
                 self.freeze(member.name, False)
             if member.child is not None:
                 living.append(member)
-        late = processes.terminate([member.child for member in living if member.child], within_s)
-        return [member.name for member in living if member.child in late]
+                self.end(member.name)
+        deadline, late = time.monotonic() + within_s, []
+        for member in living:
+            if not _has_ended(member, deadline):
+                late.append(member.name)
+                self.kill(member.name)
+                _has_ended(member, time.monotonic() + _KILLED_S)
+        return late
 
     # --- small things
 
@@ -169,7 +180,10 @@ class Fleet:
             member.forget = False
         with self._log(member).open("ab") as log:
             member.log_from, member.ready = log.tell(), None
-            member.child = processes.spawn(member.service.command, env=env, output=log)
+            if member.service.name in STAGES:
+                member.child = self._nursery.start(member.service.module, env, self._log(member))
+            else:
+                member.child = processes.spawn(member.service.command, env=env, output=log)
         member.started, member.stopped = time.monotonic(), False
 
     def _log(self, member: Member) -> Path:
@@ -191,7 +205,7 @@ class Fleet:
         if member.child is None or member.child.poll() is None:
             return
         code, lived = member.child.returncode, time.monotonic() - member.started
-        processes.sweep(member.child)
+        assert code is not None
         member.child, member.stopped, member.ready = None, False, None
         place = self._struck(member)
         if code == -signal.SIGKILL:
@@ -225,5 +239,18 @@ class Fleet:
         member = self.members.get(name)
         if member is None or member.child is None or member.child.poll() is not None:
             return False
-        os.killpg(member.child.pid, number)
+        try:
+            os.killpg(member.child.pid, number)
+        except ProcessLookupError:  # it has ended just now
+            return False
         return True
+
+
+def _has_ended(member: Member, deadline: float) -> bool:
+    """Whether its process has ended by then."""
+    if member.child is not None:
+        try:
+            member.child.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+    return True

@@ -24,7 +24,7 @@ AROUND_S = 85.0
 SHORTEST_STORM_S = 20.0
 ROUND_S = 600.0
 """A long storm goes through all fault points once in this time."""
-START_S = 2.5
+START_S = 1.5
 """About what a service needs to start on a busy machine."""
 NEVER_READY_S = 60.0
 RARE_S = 12.0

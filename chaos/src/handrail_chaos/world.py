@@ -23,6 +23,7 @@ from handrail_chaos.cluster import Cluster
 from handrail_chaos.fleet import Death, Fleet
 from handrail_chaos.flow import Flow
 from handrail_chaos.gathering import deployment
+from handrail_chaos.nursery import Nursery
 from handrail_chaos.people import People
 from handrail_chaos.ports import steady_ports
 from handrail_chaos.publishing import TOPIC, Publisher
@@ -67,6 +68,9 @@ class World:
         self.cluster = Cluster(asked.home, asked.brokers, ports, self.toxiproxy)
         self.env = self._environment(sandbox, sandbox_door if self.toxiproxy else sandbox, path)
         self.cluster.start(self.env)
+        self._nursery = Nursery(
+            [one.module for one in SERVICES if one.name in STAGES], self.env, asked.home / "nursery.log"
+        )
         self.sandbox = SandboxControl(f"http://{LOOPBACK}:{sandbox}")
         rotations = {name: Rotation(name, asked.seed, lives[name]) for name in STAGES}
         self.fleet = Fleet(
@@ -75,6 +79,7 @@ class World:
             {one.name: (one, {}) for one in (SANDBOX, *SERVICES)},
             rotations,
             self._on_death,
+            self._nursery,
         )
         self.plain = PlainContracts(asked.project / "contracts")
         self.stream = Stream(asked.seed, self.plain.encode)
@@ -107,6 +112,7 @@ class World:
     def close(self) -> None:
         """End Kafka and Toxiproxy, and whatever of the services is still there."""
         self.fleet.stop(1.0)
+        self._nursery.stop()
         self.cluster.stop()
         if self.toxiproxy:
             self.toxiproxy.stop()
