@@ -177,7 +177,9 @@ def test_without_kafka_every_command_that_needs_it_says_so_soon(company: Company
             assert "does not answer" in ended.stderr, told
             assert nowhere in ended.stderr, told
             assert "Traceback" not in ended.stderr, told
-            assert seconds < 30.0, told  # seven at once on a small machine; one alone takes half of it at most
+            assert seconds < 60.0, (
+                told
+            )  # seven at once, on a machine that may be busy; one alone takes 8 s and its start
     assert company.letter_states(letter["letter"]) == ["OPEN"]
     assert company.state(review) == "waiting"
 

@@ -133,15 +133,26 @@ def test_the_ledger_catches_up_with_what_happened_while_console_was_stopped(comp
 
 def test_every_service_killed_with_9_during_work_loses_and_doubles_nothing(company: Company) -> None:
     """Each is killed while it has something in hand: records read and not committed, or calls under way."""
-    good, bad = company.orders(240), company.orders(80, currency="eu")
-    stream = [order for place in range(80) for order in (*good[3 * place : 3 * place + 3], bad[place])]
-    publishing = threading.Thread(target=lambda: company.publish(*stream, rate=25.0), name="publisher")
+    good: list[Order] = []
+    bad: list[Order] = []
+    all_killed = threading.Event()
+
+    def publish() -> None:
+        while not all_killed.is_set():
+            good.extend(some := company.orders(6))
+            bad.extend(others := company.orders(2, currency="eu"))
+            company.publish(*some, *others, rate=25.0)
+
+    publishing = threading.Thread(target=publish, name="publisher")
     publishing.start()
     in_flight = {}
-    for service, inbox in INBOXES.items():
-        pid, in_flight[service] = kill_in_flight(company.stack, service, inbox)
-        company.stack.wait_restarted(service, pid)
-    publishing.join()
+    try:
+        for service, inbox in INBOXES.items():
+            pid, in_flight[service] = kill_in_flight(company.stack, service, inbox)
+            company.stack.wait_restarted(service, pid)
+    finally:
+        all_killed.set()
+        publishing.join()
     assert all(count > 0 for count in in_flight.values()), in_flight
 
     each_done_once(company, good)

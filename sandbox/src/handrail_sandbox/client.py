@@ -45,7 +45,7 @@ class SandboxControl:
         found: dict[str, Any] = self._ask("GET", "/_books/summary")
         return found
 
-    def ready(self, within_s: float = 10.0) -> bool:
+    def ready(self, within_s: float = 60.0) -> bool:
         """Whether the server answers within this time."""
         until = time.monotonic() + within_s
         while True:

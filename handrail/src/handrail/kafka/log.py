@@ -34,11 +34,13 @@ _FENCED = frozenset(
     }
 )
 _NEVER_TAKEN = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG_SIZE})
+_MOVING = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 _METADATA_PREFIX = b"CGMDv2:"
 _CALL_S = 10.0
 _INIT_S = 30.0
 _WITHOUT_POLL_S = 2.0
 _NO_ROOM_S = 0.01
+_AGAIN_S = 0.1
 
 
 class KafkaLog:
@@ -135,20 +137,24 @@ class KafkaLog:
     # --- positions
 
     def bounds(self, partitions: list[Where]) -> dict[Where, tuple[int, int]]:
-        wanted = [TopicPartition(topic, partition) for topic, partition in partitions]
-        try:
-            ends: list[dict[Where, int]] = []
-            for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):  # type: ignore[no-untyped-call]
-                futures = self._admin.list_offsets(
-                    dict.fromkeys(wanted, spec),
-                    isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                    request_timeout=_CALL_S,
-                )
-                ends.append({(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()})
-        except KafkaException as error:
-            raise self._trouble(error, "asking for watermarks") from error
-        low, high = ends
-        return {where: (low[where], high[where]) for where in partitions}
+        deadline = time.monotonic() + _CALL_S
+        while True:
+            try:
+                low = self._ends(OffsetSpec.earliest(), partitions)  # type: ignore[no-untyped-call]
+                high = self._ends(OffsetSpec.latest(), partitions)  # type: ignore[no-untyped-call]
+            except KafkaException as error:
+                if error.args[0].code() not in _MOVING or time.monotonic() > deadline:
+                    raise self._trouble(error, "asking for watermarks") from error
+                time.sleep(_AGAIN_S)
+            else:
+                return {where: (low[where], high[where]) for where in partitions}
+
+    def _ends(self, spec: OffsetSpec, partitions: list[Where]) -> dict[Where, int]:
+        wanted = dict.fromkeys([TopicPartition(topic, partition) for topic, partition in partitions], spec)
+        futures = self._admin.list_offsets(
+            wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_CALL_S
+        )
+        return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
 
     def committed(self, partitions: list[int]) -> dict[int, int]:
         try:
