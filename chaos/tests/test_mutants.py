@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_a_refused_commit_is_made_good_by_the_correct_build_and_not_by_the_one_t
     kafka: Broker, tmp_path: Path
 ) -> None:
     (mutant,) = chosen("no-rewind-after-an-abort")
-    result: Result = Bench(kafka.bootstrap, ROOT, tmp_path).judge(mutant)
+    result: Result = Bench(kafka.bootstrap, ROOT, tmp_path, f"-{time.time_ns()}").judge(mutant)
     assert result.correct.holds, result.wrong()
     assert Check.LOST in result.broken.caught
     assert "ended nowhere" in result.seen

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ from handrail_chaos.evidence import Role
 from handrail_chaos.scenario_world import World
 
 PATCHES = Path(__file__).parent / "patches"
+AT_ONCE = 2
+"""Scenarios mostly wait. Each has a thread of its own, which lives as long as its processes do."""
+
 _SEEN = 100
 
 
@@ -104,9 +108,9 @@ class Result:
 class Bench:
     """One broker for all scenarios. Each has a stage, topics, books and a folder of its own."""
 
-    def __init__(self, bootstrap: str, project: Path, folder: Path) -> None:
-        self._bootstrap, self._project, self._folder = bootstrap, project, folder
-        self._count = 0
+    def __init__(self, bootstrap: str, project: Path, folder: Path, suffix: str = "") -> None:
+        """`suffix` is for a broker that has more than one bench in its life."""
+        self._bootstrap, self._project, self._folder, self._suffix = bootstrap, project, folder, suffix
 
     def judge(self, mutant: Mutant) -> Result:
         """First the correct build, then the broken one. Raises ChaosError and DemoError."""
@@ -115,10 +119,16 @@ class Bench:
         path = patched_copy(mutant.patch, self._project, self._folder / "broken" / mutant.name)
         return Result(mutant, correct, self.verdict(mutant, path), time.monotonic() - begun)
 
+    def outcome(self, mutant: Mutant) -> Result | str:
+        """The same; words where the scenario itself failed."""
+        try:
+            return self.judge(mutant)
+        except HandrailError as error:
+            return f"{mutant.name}: its scenario failed: {error}"
+
     def verdict(self, mutant: Mutant, path: Sequence[Path]) -> Verdict:
         """The scenario, with a build."""
-        self._count += 1
-        stage = f"{mutant.name}-{'broken' if path else 'correct'}-{self._count}"
+        stage = f"{mutant.name}-{'broken' if path else 'correct'}{self._suffix}"
         folder = self._folder / stage
         with self._outside(mutant, folder.with_suffix(".sqlite")) as (url, books):
             world = World(self._bootstrap, self._project, folder, stage, mutant.kind, path, url, books)
@@ -152,21 +162,16 @@ def main(only: str | None = None, *, as_json: bool = False, project: Path | None
     folder = Path(tempfile.mkdtemp(prefix="handrail-mutants-"))
     kafka = LocalKafka(folder / "kafka", free_port())
     results: list[Result] = []
-    failed: list[str] = []
     try:
         mutants = chosen(only)
         kafka.start()
         bench = Bench(kafka.bootstrap, (project or Path.cwd()).absolute(), folder)
-        for mutant in mutants:
-            try:
-                result = bench.judge(mutant)
-            except HandrailError as error:
-                failed.append(mutant.name)
-                typer.echo(f"{mutant.name}: the scenario failed: {error}", err=True)
-                continue
-            results.append(result)
-            if not as_json:
-                _tell(result)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for result in pool.map(bench.outcome, mutants):
+                if isinstance(result, Result):
+                    results.append(result)
+                if not as_json or isinstance(result, str):
+                    typer.echo(_told(result), err=isinstance(result, str))
     except HandrailError as error:
         typer.echo(str(error), err=True)
         return 2
@@ -185,11 +190,13 @@ def main(only: str | None = None, *, as_json: bool = False, project: Path | None
     return 0 if right else 1
 
 
-def _tell(result: Result) -> None:
+def _told(result: Result | str) -> str:
     """One mutant: by what it was caught, what was seen, and how long both builds took."""
+    if isinstance(result, str):
+        return result
     by = "+".join(f"{name}={len(getattr(result.broken, name))}" for name in result.broken.caught) or "nothing"
     seen = result.seen if len(result.seen) <= _SEEN else result.seen[: _SEEN - 1] + "…"
-    typer.echo(f"{result.mutant.name:<34} {by:<30} {result.seconds:4.0f} s  {result.wrong() or seen}")
+    return f"{result.mutant.name:<34} {by:<30} {result.seconds:4.0f} s  {result.wrong() or seen}"
 
 
 def _json(result: Result) -> dict[str, object]:
