@@ -51,4 +51,4 @@ def test_a_point_that_is_passed_once_strikes_at_once_and_others_some_time_in_a_l
     rotation = Rotation("decision", 1, 10.0)
     armings = [rotation.next(set()) for _ in range(200)]
     assert {each.nth for each in armings if each.place.point in ("during-restore", "in-revoke")} == {1}
-    assert 20 < max(each.nth for each in armings) <= 80
+    assert 10 < max(each.nth for each in armings) <= 40

@@ -21,6 +21,8 @@ from handrail_chaos.rotation import STAGES, Arming, Place, Rotation
 AGAIN_S, AGAIN_CAP_S = 0.1, 2.0
 LONG_ENOUGH_S = 5.0
 _KILLED_S = 10.0
+COMES_WITHIN_S = 12.0
+"""A second member may get no partition, and then never says that it is ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Member:
         self.log_from = 0
         self.failures = 0
         self.forget = False
+        self.leaving: tuple[str, float] | None = None
 
     @property
     def name(self) -> str:
@@ -86,6 +89,7 @@ class Fleet:
         for member in list(self.members.values()):
             self._see_end(member)
             self._see_ready(member)
+            self._see_off(member)
             if member.child is None and member.wanted and time.monotonic() >= member.due:
                 self._start(member)
             elif member.child is None and not member.wanted and member.ordinal > 0:
@@ -114,15 +118,16 @@ class Fleet:
     def join(self, service: str) -> None:
         """A second member of this service."""
         member = self.members.setdefault(f"{service}-1", self._member(service, 1))
-        member.wanted, member.due = True, 0.0
+        member.wanted, member.due, member.leaving = True, 0.0, None
 
     def leave(self, service: str, how: str) -> bool:
-        """The second member goes, cleanly or not."""
+        """The second member goes, cleanly or not; where it has not come yet, when it has."""
         member = self.members.get(f"{service}-1")
         if member is None:
             return False
-        member.wanted = False
-        return self.kill(member.name) if how == "kill" else self.end(member.name)
+        member.leaving = (how, time.monotonic() + COMES_WITHIN_S)
+        self._see_off(member)
+        return True
 
     def want(self, name: str, wanted: bool) -> None:
         """Whether it is started again when it has ended."""
@@ -197,6 +202,15 @@ class Fleet:
             log.seek(member.log_from)
             if log.read().count(b'"event": "restored"') >= len(STAGES.get(member.service.name, ())):
                 member.ready = time.monotonic()
+
+    def _see_off(self, member: Member) -> None:
+        """Let it go if it is to leave, and has come at all."""
+        if member.leaving is None or member.child is None:
+            return
+        how, latest = member.leaving
+        if member.ready is not None or time.monotonic() > latest:
+            member.wanted, member.leaving = False, None
+            self._signal(member.name, signal.SIGKILL if how == "kill" else signal.SIGTERM)
 
     def _flag(self, member: Member, arming: Arming) -> Path:
         return self._home / "flags" / f"{member.name}.{arming.turn}.{arming.place.stage}.{arming.place.point}"

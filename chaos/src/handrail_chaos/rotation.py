@@ -25,7 +25,7 @@ STAGES: Mapping[str, Sequence[str]] = {
 
 HITS_PER_S: Mapping[str, float] = {"recovery.commands": 0.2, "recovery.letters": 0.5}
 """About how often a stage comes by a point, each second: how the n-th hit is chosen. The other stages: `_BUSY`."""
-_BUSY = 8.0
+_BUSY = 4.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
