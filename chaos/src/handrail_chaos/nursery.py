@@ -103,6 +103,10 @@ class Nursery:
         self._process.kill()
         self._process.wait()
         self._listener.join(5.0)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
