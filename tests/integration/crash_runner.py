@@ -2,7 +2,8 @@
 orders of its key.
 
 `CRASH_HANDLER=<what>:<n>:<flag file>`: what becomes of the handler at the n-th message, once: `hang` (it never returns),
-`stop` (SIGSTOP, as a machine that sleeps) or `<seconds>` (it takes so long). The flag file is written first.
+`stop` (SIGSTOP, as a machine that sleeps), `fail` (to be tried again) or `<seconds>` (it takes so long). The flag file is
+written first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from handrail.contracts import Contracts
+from handrail.errors import Failure
 from handrail.kafka.admin import connect
 from handrail.kafka.inspect import describe
 from handrail.message import Due, Finished, Message, Output, Run
@@ -80,6 +82,8 @@ def trouble(text: str) -> Callable[[], None]:
         path.write_text(text)
         if what == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
+        elif what == "fail":
+            raise Failure("transient", "ordered")
         else:
             threading.Event().wait(None if what == "hang" else float(what))
 

@@ -197,6 +197,13 @@ class CrashWorld:
             consumer.close()
         return sorted(records, key=lambda record: (record.partition, record.offset))
 
+    def produced(self) -> dict[str, list[int]]:
+        """The revisions in the output, by key, in their order."""
+        sent: dict[str, list[int]] = defaultdict(list)
+        for record in self.read(f"{self.stage}.out"):
+            sent[(record.key or b"").decode()].append(CONTRACTS.decode(record.value or b"")[1]["revision"])
+        return dict(sent)
+
     # --- the reckoning
 
     def check(self) -> None:
@@ -207,11 +214,9 @@ class CrashWorld:
     def reckon(self) -> dict[bytes, bytes | None]:
         """Each input once in the output, in the order of its key; counts right; the position at the end. The state rows."""
         assert self.committed() == self.count
-        sent: dict[str, list[int]] = defaultdict(list)
-        for record in self.read(f"{self.stage}.out"):
-            sent[(record.key or b"").decode()].append(CONTRACTS.decode(record.value or b"")[1]["revision"])
+        sent = self.produced()
         wanted = {key: list(range(1, len(ids) + 1)) for key, ids in self.published.items()}
-        assert dict(sent) == wanted
+        assert sent == wanted
         rows: dict[bytes, bytes | None] = {}
         for record in self.read(f"{self.stage}.state"):
             rows[record.key or b""] = record.value

@@ -50,7 +50,9 @@ class Wire:
     """Listens on a port of its own."""
 
     def __init__(self, bootstrap: str) -> None:
-        broker = next(iter(AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(timeout=10).brokers.values()))
+        broker = next(
+            iter(AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(timeout=10).brokers.values())
+        )
         self._broker = (broker.host, broker.port)
         self._server = socket.create_server(("127.0.0.1", 0))
         port = self._server.getsockname()[1]

@@ -13,8 +13,13 @@ from typing import Any
 import lmdb
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupState, Producer
-from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
-from handrail.kafka import settings
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
 from handrail.testing.broker import Broker
 
 
@@ -179,7 +184,9 @@ def test_tables_that_can_not_be_trusted_are_restored_from_kafka_and_no_copy_pass
     first = world.start()
     wait("all input handled", world.caught_up)
     stop(first)
-    version, cluster, garbage, cut = (world.folder / "home" / "state" / world.stage / "0" / f"{n:05d}" for n in range(4))
+    version, cluster, garbage, cut = (
+        world.folder / "home" / "state" / world.stage / "0" / f"{n:05d}" for n in range(4)
+    )
     forget_marks(version, b'"format": 1', b'"format": 0')
     forget_marks(cluster, b'"topics": {"', b'"topics": {"x')
     file = garbage / "data.mdb"
@@ -208,6 +215,43 @@ def forget_marks(folder: Path, ours: bytes, theirs: bytes) -> None:
             marks = env.open_db(name)
             with env.begin(write=True) as transaction:
                 transaction.drop(marks, delete=True)
+
+
+@story(partitions=2)
+def test_after_kafka_has_compacted_its_state_a_lost_disk_is_restored_to_what_was_there(world: Any) -> None:
+    compacted = {
+        "cleanup.policy": "compact", "segment.ms": "200", "min.cleanable.dirty.ratio": "0.001", "delete.retention.ms": "0",
+        "min.compaction.lag.ms": "0",
+    }  # fmt: skip
+    changes = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in compacted.items()
+    ]
+    wanted = [
+        ConfigResource(ResourceType.TOPIC, f"{world.stage}.{kind}", incremental_configs=changes)
+        for kind in ("state", "delayed")
+    ]
+    for future in world.admin.incremental_alter_configs(wanted).values():
+        future.result(30)
+    process = world.start(env={"CRASH_HANDLER": f"fail:30:{world.flag}"})
+    for _ in range(3):
+        world.publish(60)
+        wait("all input handled", world.caught_up)
+    wait("nothing waits any more", lambda: sum(map(len, world.produced().values())) == 180)
+    assert world.flag.exists(), "one has waited: rows were deleted, too"
+    written = len(world.read(f"{world.stage}.state"))
+    world.publish(20)  # what is written last stays in the newest segment, which is never compacted
+    wait("all input handled", world.caught_up)
+    wait("Kafka has compacted", lambda: len(world.read(f"{world.stage}.state")) < written)
+    stop(process)
+    before = world.tables()
+    world.forget_local_state()
+    world.publish_again()
+    again = world.start()
+    wait("all input handled", world.caught_up)
+    stop(again)
+    assert said(again, "restored")[0]["records"] < written
+    assert world.tables() == before
+    world.check()
 
 
 @story(partitions=2)
