@@ -85,7 +85,7 @@ def is_stopped(process: Any) -> bool:
 @story(partitions=2)
 def test_a_handler_that_never_returns_is_ended_by_the_watchdog_and_nothing_is_lost(world: Any) -> None:
     world.publish(100)
-    process = world.start(env={"HANDRAIL_PHASE_LIMIT_S": "4", "CRASH_HANDLER": f"hang:60:{world.flag}"})
+    process = world.start(env={"HANDRAIL_PHASE_LIMIT_S": "8", "CRASH_HANDLER": f"hang:60:{world.flag}"})
     assert ends(process) == 70
     (hung,) = said(process, "hung")
     assert (hung["stage"], hung["phase"]) == (world.stage, "handle")
@@ -120,13 +120,13 @@ def test_a_process_that_sleeps_past_its_session_wakes_up_as_a_zombie_and_does_no
     wait("it sleeps in the middle of a batch", lambda: world.flag.exists() and is_stopped(zombie))
     other = world.start(env=ordinal(1))
     world.publish(50)
-    wait("the other has done everything", world.caught_up)
+    wait("the other has done everything", world.caught_up, within_s=90)
     os.kill(zombie.pid, signal.SIGCONT)
     world.publish(50)
 
     def goes_on() -> bool:
         nonlocal zombie
-        if zombie.poll() == 3:  # fenced: as the supervisor does
+        if zombie.poll() in (3, 70):  # fenced, or hung by its own clock: as the supervisor does
             zombie = world.start()
         return len(owns(other) or []) == 1 and bool(world.caught_up())
 
@@ -167,7 +167,7 @@ def test_an_idle_member_takes_over_from_one_that_died_for_good_with_an_open_tran
     world.publish(160)
     assert ends(dying) == KILLED
     world.publish_again()
-    wait("all input handled", world.caught_up)
+    wait("all input handled", world.caught_up, within_s=90)
     assert shares(world) == [1, 1], "the idle one has its partition"
     for member in members:
         stop(member)
