@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from confluent_kafka.admin import AdminClient
 
-METADATA, FIND_COORDINATOR, INIT_PRODUCER_ID, END_TXN, TXN_OFFSET_COMMIT = 3, 10, 22, 26, 28
+METADATA, FIND_COORDINATOR = 3, 10
 WITHIN_S = 60.0
 _ADDRESSES = frozenset({METADATA, FIND_COORDINATOR})
 
@@ -60,6 +60,7 @@ class Wire:
         name = broker.host.encode()
         self._own, self._theirs = name + struct.pack(">i", port), name + struct.pack(">i", broker.port)
         self.requests: Counter[int] = Counter()
+        self.requests_of: Counter[tuple[str, int]] = Counter()
         self._lock = threading.Lock()
         self._held: dict[tuple[str, int], tuple[int, Held]] = {}
         self._connections: list[socket.socket] = []
@@ -104,8 +105,10 @@ class Wire:
                 if what == "request":
                     api, _, correlation = struct.unpack_from(">hhi", frame)
                     asked[correlation] = api
+                    (length,) = struct.unpack_from(">h", frame, 8)
                     with self._lock:
                         self.requests[api] += 1
+                        self.requests_of[frame[10 : 10 + length].decode(), api] += 1
                 else:
                     api = asked.pop(struct.unpack_from(">i", frame)[0])
                     if api in _ADDRESSES:

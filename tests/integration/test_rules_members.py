@@ -12,7 +12,7 @@ from typing import Any
 
 import lmdb
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupState, Producer
+from confluent_kafka import Consumer, ConsumerGroupState
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AlterConfigOpType,
     ConfigEntry,
@@ -251,33 +251,6 @@ def test_after_kafka_has_compacted_its_state_a_lost_disk_is_restored_to_what_was
     stop(again)
     assert said(again, "restored")[0]["records"] < written
     assert world.tables() == before
-    world.check()
-
-
-@story(partitions=2)
-def test_a_restore_waits_behind_an_open_transaction_although_it_hides_what_was_committed(world: Any) -> None:
-    world.publish(40)
-    dying = world.start(fault="after-commit:5")
-    wait("it has begun", world.caught_up)
-    stranger = Producer({"bootstrap.servers": world.bootstrap, "transactional.id": f"{world.stage}-9"})
-    stranger.init_transactions(30)
-    stranger.begin_transaction()
-    for partition in range(2):
-        stranger.produce(f"{world.stage}.marks", bytes(16), partition=partition)
-        stranger.produce(f"{world.stage}.state", b"", b"nothing", partition)
-    assert stranger.flush(30) == 0
-    world.publish(200)
-    assert ends(dying) == KILLED
-    world.forget_local_state()
-    world.publish_again()
-    before = world.handled()
-    again = world.start()
-    wait("it has its partitions", lambda: shares(world) == [2])
-    with pytest.raises(AssertionError, match="it goes on"):
-        wait("it goes on", lambda: said(again, "restored") or world.handled() > before, within_s=3)
-    stranger.abort_transaction(30)
-    wait("all input handled", world.caught_up)
-    stop(again)
     world.check()
 
 

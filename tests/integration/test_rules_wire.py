@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from handrail.testing.broker import Broker
 
 
@@ -27,9 +28,10 @@ def sibling(name: str) -> Any:
 
 
 crash_world, stories, rules_wire = sibling("crash_world"), sibling("rules_stories"), sibling("rules_wire")
-said, stop, wait = crash_world.said, crash_world.stop, crash_world.wait
+ends, said, stop, wait = crash_world.ends, crash_world.said, crash_world.stop, crash_world.wait
 story, relay = stories.story, rules_wire.relay
-END_TXN, INIT_PRODUCER_ID, TXN_OFFSET_COMMIT = 26, 22, 28
+FETCH, END_TXN, INIT_PRODUCER_ID, TXN_OFFSET_COMMIT = 1, 26, 22, 28
+KILLED = -signal.SIGKILL
 
 pytestmark = pytest.mark.kafka
 
@@ -149,3 +151,36 @@ def test_a_zombies_commit_that_arrives_late_is_refused_and_what_it_held_was_done
         stop(zombie)
         stop(other)
         world.reckon()
+
+
+@story(partitions=2)
+def test_a_restore_waits_behind_an_open_transaction_although_it_hides_what_was_committed(world: Any) -> None:
+    world.publish(40)
+    dying = world.start(fault="after-commit:5")
+    wait("it has begun", world.caught_up)
+    stranger = Producer(
+        {
+            "bootstrap.servers": world.bootstrap,
+            "transactional.id": f"{world.stage}-9",
+            "transaction.timeout.ms": 300_000,
+        }
+    )
+    stranger.init_transactions(30)
+    stranger.begin_transaction()
+    for partition in range(2):
+        stranger.produce(f"{world.stage}.marks", bytes(16), partition=partition)
+        stranger.produce(f"{world.stage}.state", b"", b"nothing", partition)
+    assert stranger.flush(30) == 0
+    world.publish(200)
+    assert ends(dying) == KILLED
+    world.forget_local_state()
+    world.publish_again()
+    with relay(world.bootstrap) as wire:
+        again = world.start(env=by(wire))
+        reader = f"{world.stage}-0-restore"
+        wait("it waits", lambda: wire.requests_of[reader, FETCH] >= 100 or said(again, "restored"))
+        assert said(again, "restored") == [], "what it can't see yet are its marks"
+        stranger.abort_transaction(30)
+        wait("all input handled", world.caught_up)
+        stop(again)
+        world.check()
