@@ -29,7 +29,6 @@ def test_a_window_that_is_not_longer_than_records_can_be_read_again_is_refused_a
     assert with_window("14d").dedupe_window_ms == 14 * 24 * 3_600_000
 
 
-@pytest.mark.xfail(reason="the age of retries is not counted", strict=True)
 def test_a_window_that_is_not_longer_than_retention_and_the_oldest_retry_is_refused_at_the_start() -> None:
     """Read on its last day, then retried for a day: its mark is missed by a copy that is read on time."""
     with pytest.raises(ConfigError, match="dedupe_window"):

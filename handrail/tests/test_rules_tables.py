@@ -80,7 +80,6 @@ def folder(drive: Any, tmp_path: Path) -> Path:
     return tmp_path / NAME / "0"
 
 
-@pytest.mark.xfail(reason="it ends every start with a UnicodeDecodeError", strict=True)
 def test_tables_whose_boot_file_is_no_text_are_wiped_and_restored(
     drive: Any, broker: MemoryBroker, folder: Path
 ) -> None:
@@ -92,7 +91,6 @@ def test_tables_whose_boot_file_is_no_text_are_wiped_and_restored(
     assert again.stage.counters["duplicates"] == 150
 
 
-@pytest.mark.xfail(reason="good messages become dead letters, or every start ends with lmdb's own error", strict=True)
 @pytest.mark.parametrize("what", ["the first row", "a row", "a mark"])
 def test_a_page_that_broke_ends_the_process_and_the_next_start_restores_from_kafka(
     drive: Any, broker: MemoryBroker, folder: Path, what: str

@@ -31,7 +31,7 @@ CONTRACTS = Contracts.load(ROOT / "contracts")
 ORDER = "orders/order-accepted.v1"
 PARTITIONS = 4
 KEYS = 24
-WITHIN_S = 60.0
+WITHIN_S = 90.0
 FIELDS = {
     "order_id": "7", "revision": 1, "customer_id": "c1", "customer_name": None, "segment": "unknown",
     "account_balance_minor": 0, "total_minor": 500, "currency": "EUR", "ordered_on": "2026-11-21",

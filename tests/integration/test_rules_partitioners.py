@@ -133,7 +133,6 @@ def test_copies_that_differ_in_a_key_that_is_not_part_of_what_tells_events_apart
     assert len(prepared) == 2, "both were handled"
 
 
-@pytest.mark.xfail(reason="`handrail check` takes such a flow", strict=True)
 def test_a_flow_whose_key_is_not_part_of_what_tells_events_apart_is_refused(
     deployment: Deployment, tmp_path: Path
 ) -> None:
