@@ -9,7 +9,7 @@ from typing import Any
 from handrail import envelope
 from handrail.contracts import Contracts
 from handrail.envelope import Replay
-from handrail.log import Outgoing, Record
+from handrail.log import Fault, Outgoing, Record, no_fault
 from handrail.message import Run
 from handrail.recovery.letter import headers_of
 from handrail.spec import Spec, Worker
@@ -32,6 +32,9 @@ class StageDriver:
         *,
         worker: Worker | None = None,
         clock: ManualClock | None = None,
+        ordinal: int = 0,
+        fault: Fault = no_fault,
+        make_log: Callable[..., MemoryLog] = MemoryLog,
         pause: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self.broker, self.spec, self.contracts = broker, spec, contracts
@@ -41,7 +44,7 @@ class StageDriver:
             broker.partitions.setdefault(topic, spec.partitions(topic))
         for partition in range(broker.partitions_of(spec.inbox)):
             broker.provision(spec.name, partition)
-        self.log = MemoryLog(broker, spec.name, spec.inbox)
+        self.log = make_log(broker, spec.name, spec.inbox, ordinal=ordinal, fault=fault)
         self.clock = clock or ManualClock(broker.now)
         self.stage = Stage(
             spec,
@@ -53,6 +56,7 @@ class StageDriver:
             telemetry=Telemetry.from_env(spec.name, {}),
             jitter=lambda: 0.0,
             worker=worker,
+            fault=fault,
             pause=pause,
         )
         self._closed = False
