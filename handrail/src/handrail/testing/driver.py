@@ -59,7 +59,7 @@ class StageDriver:
             fault=fault,
             pause=pause,
         )
-        self._closed = False
+        self._home, self._closed = home, False
 
     def send(
         self,
@@ -106,7 +106,10 @@ class StageDriver:
         raise AssertionError(f"{self.spec.name} is not quiet after {steps} steps")
 
     def crash(self) -> None:
-        """As by kill -9: nothing is finished; only the files' locks are let go."""
+        """As by kill -9: nothing is finished, and what was in hand stays in hand; only the files' locks are let go."""
         if not self._closed:
             self._closed = True
+            in_hand = {file: file.read_bytes() for file in self._home.rglob("in-hand")}
             self.stage.close()
+            for file, content in in_hand.items():
+                file.write_bytes(content)

@@ -29,13 +29,14 @@ class MemoryBroker:
     """Topics, committed positions by (group, partition), groups and transactions.
 
     `now` is the broker's clock in ms since the epoch: set it to let it jump; `advance` lets time pass. `meanwhile` is called
-    whenever a client waits for something: there a test lets others go on.
+    whenever a client waits for something: there a test lets others go on. A record of more than `largest` bytes is refused.
     """
 
     partitions: dict[str, int] = field(default_factory=dict)
     now: int = 1_700_000_000_000
     offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     meanwhile: Callable[[], None] = nothing
+    largest: int = 1_441_792
 
     def __post_init__(self) -> None:
         self._logs: dict[TopicPartition, PartitionLog] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from handrail.errors import Aborted, ConfigError, Fenced
+from handrail.errors import Aborted, ConfigError, Fenced, Refused
 from handrail.log import Batch, Fault, Outgoing, Record, TopicPartition, Transaction, Written, no_fault
 from handrail.testing.group import UNKNOWN, Membership
 from handrail.testing.memory_broker import MemoryBroker
@@ -110,10 +110,10 @@ class MemoryLog:
         fate, self.fail_next = self.fail_next, None
         self._check(transaction.membership)
         self._fault("before-produce")
-        for record in transaction.outputs:
-            self._producer.produce(record)
+        self._write(transaction.outputs)
         if fate == "produce":
             raise Aborted(f"{self._stage}: not everything could be produced in time")
+        self._broker.meanwhile()
         ends, times = self._write(transaction.changes)
         self._fault("after-produce")
         self._producer.send_offsets(self._group, transaction.membership, transaction.offsets)
@@ -126,10 +126,12 @@ class MemoryLog:
             raise Aborted("the commit timed out; it had committed")
         return Written(ends, times)
 
-    def _write(self, changes: list[Outgoing]) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+    def _write(self, records: list[Outgoing]) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
         ends: dict[TopicPartition, int] = {}
         times: dict[TopicPartition, int] = {}
-        for record in changes:
+        for record in records:
+            if record.size() > self._broker.largest:
+                raise Refused(f"{record.topic}: {record.size()} bytes; the broker takes {self._broker.largest}")
             ends[record.topic, record.partition] = self._producer.produce(record) + 1
             times[record.topic, record.partition] = self._broker.now
         return ends, times

@@ -228,6 +228,8 @@ class Checker:
         """The tables of a process are what was committed up to the positions that they tell, and never more."""
         if process.stepping or not process.alive:
             return
+        calls = {partition for partition, _ in process.desk.open}
+        assert calls <= process.driver.stage._owned.keys(), f"calls are open for {calls} which {process.home} lost"
         for partition, owned in process.driver.stage._owned.items():
             tables = owned.tables
             positions = tables.positions()

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from handrail.identity import partition_for
 from handrail.log import Outgoing
 from handrail.testing.model.checks import DELAYS, FOREIGN, MARKS, STATE, Checker
 from handrail.testing.model.subject import FAILURES, KINDS, LETTERS, OUT, PARTITIONS, STAGE
 from handrail.testing.model.world import ORDINALS, Killed, Process, Subject, World
 
-KEYS = ("a", "b", "c", "d")
+KEYS = ("a", "b", "d", "f")  # two of each partition
 POINTS = (
     "during-restore", "after-consume", "after-decode", "after-handle", "before-produce", "after-produce",
     "after-offsets", "before-commit", "in-commit", "after-commit", "after-apply", "after-intent", "after-call",
@@ -27,7 +28,7 @@ INPUTS = st.tuples(
 FATES = ("produce", "aborted", "unknown", "late", "slow")
 HOUR_MS = 3_600_000
 FARTHEST_H = 72  # how far the broker's clock may be off: less than the window of the marks
-MEANWHILE = ("other", "usurp", "expel", "late commit", "time", "foreign", "zombie")
+MEANWHILE = ("others", "taken over", "usurped", "late commit", "time", "foreign", "zombies")
 _QUIET = 6
 
 
@@ -74,6 +75,12 @@ class StageModel(RuleBasedStateMachine):
         self._count("publish")
         for each in inputs:
             self._publish(*each)
+
+    def _publish_for(self, process: Process, key: str, kind: str, failure: str | None) -> None:
+        """Of a partition that this process has, if it has any."""
+        owned = process.driver.stage._owned
+        keys = [each for each in KEYS if partition_for(each, PARTITIONS) in owned] or [key]
+        self._publish(keys[KEYS.index(key) % len(keys)], kind, failure)
 
     def _publish(self, key: str, kind: str, failure: str | None) -> None:
         made = self.world.new_input(key, kind, torn=failure == "torn")
@@ -125,8 +132,8 @@ class StageModel(RuleBasedStateMachine):
     def crash_at(self, number: int, point: str, keep: bool, given: tuple[str, str, str | None]) -> None:
         """Kill a process at a point of its loop, then start it again, with or without its disk."""
         self._count(f"crash at {point}")
-        self._publish(*given)
         process = self._process(number)
+        self._publish_for(process, *given)
 
         def die() -> None:
             raise Killed(point)
@@ -159,8 +166,8 @@ class StageModel(RuleBasedStateMachine):
     def suspend_at(self, number: int, point: str, meanwhile: list[str], given: tuple[str, str, str | None]) -> None:
         """A process stands still at a point of its loop while others go on."""
         self._count(f"suspend at {point}")
-        self._publish(*given)
         process = self._process(number)
+        self._publish_for(process, *given)
         process.script[point] = lambda: self._others(process, meanwhile)
         for _ in range(2):
             self.world.step(process)
@@ -174,20 +181,25 @@ class StageModel(RuleBasedStateMachine):
             self._other(process, each)
         self._depth -= 1
 
+    def _run(self, processes: list[Process]) -> None:
+        for _ in range(3):
+            for each in processes:
+                self.world.step(each)
+
     def _other(self, process: Process, what: str) -> None:
         world = self.world
+        others = [each for each in world.running.values() if each is not process]
         match what:
-            case "other" | "zombie":
-                others = world.running.values() if what == "other" else world.zombies
-                for other in [each for each in others if each is not process]:
-                    world.step(other)
-                    world.step(other)
-            case "usurp":
-                if world.running.get(process.ordinal) is process:
-                    world.start(process.ordinal)
-                world.step(world.running[process.ordinal]) if process.ordinal in world.running else None
-            case "expel":
+            case "others":
+                self._run(others)
+            case "zombies":
+                self._run([each for each in world.zombies if each is not process])
+            case "taken over":
                 world.expel(process.ordinal)
+                self._run(others)
+            case "usurped":
+                if world.running.get(process.ordinal, process) is process:
+                    self._run([world.start(process.ordinal)])
             case "late commit":
                 self._land(0)
             case "time":
@@ -215,28 +227,40 @@ class StageModel(RuleBasedStateMachine):
 
     @rule(
         number=st.integers(0, 5),
-        fate=st.sampled_from(FATES),
-        meanwhile=st.lists(st.sampled_from(MEANWHILE), max_size=2),
-        after=st.lists(st.sampled_from(MEANWHILE), max_size=2),
+        fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=2),
+        meanwhile=st.lists(st.sampled_from((None, None, "late commit", *MEANWHILE)), max_size=4),
         given=INPUTS,
     )
-    def next_commit(
-        self, number: int, fate: Any, meanwhile: list[str], after: list[str], given: tuple[str, str, str | None]
+    def next_commits(
+        self, number: int, fates: list[Any], meanwhile: list[str | None], given: tuple[str, str, str | None]
     ) -> None:
-        """The next commit of a process has this fate, and things happen while it waits to go on."""
-        self._count(f"commit {fate}")
-        self._publish(*given)
+        """The next commits of a process have these fates; whenever it waits for the broker, something else happens."""
         process = self._process(number)
-        process.driver.log.fail_next = fate
-        plan = [meanwhile, after]
+        plan = iter(meanwhile)
 
         def others() -> None:
-            if plan:
-                self._others(process, plan.pop(0))
+            if not self._depth and (what := next(plan, None)) is not None:
+                self._others(process, [what])
 
         self.world.broker.meanwhile = others
+        for fate in fates:
+            self._count(f"commit {fate}")
+            self._publish_for(process, *given)
+            process.driver.log.fail_next = fate
+            self.world.step(process)
         self.world.step(process)
-        self.world.step(process)
+        self.world.broker.meanwhile = lambda: None
+
+    @rule(number=st.integers(0, 5), fate=st.sampled_from((None, *FATES)), given=INPUTS)
+    def copy_meets_the_next(self, number: int, fate: Any, given: tuple[str, str, str | None]) -> None:
+        """A copy of a slow commit is still under way, and arrives in the midst of the next transaction."""
+        self._count("copy of a commit")
+        process = self._process(number)
+        for each in ("slow", fate):
+            self._publish_for(process, *given)
+            process.driver.log.fail_next = each
+            self.world.step(process)
+            self.world.broker.meanwhile = lambda: self._land(-1)
         self.world.broker.meanwhile = lambda: None
 
     @rule(number=st.integers(0, 5))

@@ -18,7 +18,8 @@ STAGE, OUT, LETTERS = "m", "out", "dead-letters"
 PARTITIONS = 2
 ORDER, ROW = "orders/order-accepted.v1", "handrail/run-state.v1"
 KINDS = ("plain", "timer", "job")
-FAILURES = ("transient", "outage", "business", "gives up")
+FAILURES = ("transient", "outage", "business", "gives up", "too large")
+LARGEST = 4_000  # bytes that the broker takes
 TIMER_MS, CHECK_MS = 5_000, 20_000
 LATEST_RETRY_MS = 60_000
 
@@ -80,6 +81,9 @@ class Counting:
         failure = self._failing.get(message.id)
         if failure == "gives up":
             yield GiveUp("business", "no")
+            return
+        if failure == "too large":
+            yield Output(OUT, ORDER, message.body["order_id"], value=bytes(LARGEST))
             return
         if failure is not None:
             raise Failure(failure, "down")

@@ -21,7 +21,7 @@ from handrail.stage import private_topics
 from handrail.testing.clock import ManualClock
 from handrail.testing.driver import StageDriver
 from handrail.testing.memory import MemoryBroker, MemoryLog
-from handrail.testing.model.subject import LETTERS, ORDER, OUT, PARTITIONS, STAGE, Counting, Desk, order
+from handrail.testing.model.subject import LARGEST, LETTERS, ORDER, OUT, PARTITIONS, STAGE, Counting, Desk, order
 from handrail.testing.model.subject import spec as usual_spec
 
 ORDINALS = (0, 1)
@@ -88,7 +88,7 @@ class World:
         memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(prefix="handrail-model-", dir=memory if memory.is_dir() else None))
         self.subject = subject
-        self.broker = MemoryBroker()
+        self.broker = MemoryBroker(largest=LARGEST)
         for topic in (f"{STAGE}.in", OUT, LETTERS, "recovery.letters.replay", *private_topics(STAGE)):
             self.broker.create(topic, PARTITIONS)
         self.clock = ManualClock(self.broker.now)
