@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from handrail.testing.memory import MemoryBroker, MemoryLog
 
 
 class StageDriver:
-    """One stage, its log and its clock. Makes the topics that the stage reads and writes."""
+    """One stage, its log and its clock. Makes the topics that the stage reads, its dead letters and `outs`."""
 
     def __init__(
         self,
@@ -34,13 +34,14 @@ class StageDriver:
         clock: ManualClock | None = None,
         ordinal: int = 0,
         fault: Fault = no_fault,
+        outs: Sequence[str] = ("out",),
         make_log: Callable[..., MemoryLog] = MemoryLog,
         pause: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self.broker, self.spec, self.contracts = broker, spec, contracts
         for topic in (spec.inbox, *private_topics(spec.name)):
             broker.partitions.setdefault(topic, 1)
-        for topic in ("out", spec.dead_letters, "recovery.letters.replay"):
+        for topic in (*outs, spec.dead_letters, "recovery.letters.replay"):
             broker.partitions.setdefault(topic, spec.partitions(topic))
         for partition in range(broker.partitions_of(spec.inbox)):
             broker.provision(spec.name, partition)
