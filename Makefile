@@ -1,15 +1,15 @@
 # Two commands do everything: `make demo` and `make test`. Each sets up what it needs in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-MEMBERS := handrail $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml)) sandbox demo
+MEMBERS := handrail $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml)) sandbox demo chaos
 UV_VERSION := 0.13.8
 export UV_NO_CONFIG := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock clean
+.PHONY: help setup demo chaos chaos-mutants test check format lock clean
 
 help: ## Say what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 .venv/.ready: requirements.lock tools/uv.txt pyproject.toml $(addsuffix /pyproject.toml,$(MEMBERS))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Handrail needs Python 3.11 or newer: make PYTHON=python3.12"; exit 2; }
@@ -23,6 +23,13 @@ setup: .venv/.ready ## Make the environment in .venv (locked, with hashes)
 
 demo: setup ## 3,000 TPC-H orders become invoices while services are killed (BREAK=dedupe|verify, KEEP=1)
 	@$(BIN)/python -m handrail_demo $(if $(BREAK),--break $(BREAK)) $(if $(KEEP),--keep)
+
+chaos: setup ## A storm of faults over all services, judged from outside (SEED= MINUTES= BROKERS= MUTANT=file.patch KEEP=1)
+	@$(BIN)/python -m handrail_chaos run $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(BROKERS),--brokers $(BROKERS)) $(if $(EVENTS),--events $(EVENTS)) $(if $(MUTANT),--mutant $(MUTANT)) $(if $(KEEP),--keep)
+
+chaos-mutants: setup ## Ten deliberately broken builds, and by which check each one is caught
+	@$(BIN)/python -m handrail_chaos mutants
 
 test: setup ## Run every test; a real Kafka is started where one is needed
 	@$(BIN)/python -m pytest $(ARGS)

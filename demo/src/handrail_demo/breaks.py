@@ -22,6 +22,11 @@ def broken_copy(name: str, project: Path, into: Path) -> list[Path]:
     patch = PATCHES / f"{name}.patch"
     if not patch.is_file():
         raise DemoError(f"there is no break {name!r}; there are {', '.join(names())}")
+    return patched_copy(patch, project, into)
+
+
+def patched_copy(patch: Path, project: Path, into: Path) -> list[Path]:
+    """As broken_copy, with any patch file. Raises DemoError when it does not apply or changes nothing."""
     shutil.rmtree(into, ignore_errors=True)
     sources = [project / "handrail" / "src", *sorted((project / "services").glob("*/src"))]
     for source in sources:
@@ -32,7 +37,7 @@ def broken_copy(name: str, project: Path, into: Path) -> list[Path]:
     # Within a repository git would leave out, without a word, what is not below the current folder.
     env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(into.parent)}
     applied = subprocess.run(
-        ["git", "apply", str(patch)], cwd=into, env=env, capture_output=True, text=True, check=False
+        ["git", "apply", str(patch.absolute())], cwd=into, env=env, capture_output=True, text=True, check=False
     )
     if applied.returncode:
         raise DemoError(f"the patch {patch.name} no longer applies: {applied.stderr.strip()}")

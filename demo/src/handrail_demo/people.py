@@ -37,7 +37,7 @@ class People:
         for number, task in enumerate(self._open_tasks(), 1):
             verdict = self._verdict(number, task)
             if verdict == "done":
-                self._write_invoice(json.loads(task["context"]))
+                write_invoice(self._billing, json.loads(task["context"])["request"])
             reason = "the credit line is used up" if verdict == "reject" else "looked at it"
             orders.append(task_order(verdict, task, _NAME, reason, int(time.time() * 1000)))
             verdicts[verdict] += 1
@@ -68,22 +68,28 @@ class People:
             return "done"
         return "reject" if number % _REJECT_EVERY == 0 else "approve"
 
-    def _write_invoice(self, context: Mapping[str, Any]) -> None:
-        """As a person would in billing's own front end: look whether it is there, else write it."""
-        body = context["request"]
-        if self._status(f"{self._billing}/invoices?reference={body['reference']}") == 200:
-            return
-        request = urllib.request.Request(
-            f"{self._billing}/invoices", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            if answer.status != 201:
-                raise DemoError(f"billing did not take an invoice written by hand: {answer.status}")
 
-    def _status(self, url: str) -> int:
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code
+def write_invoice(billing: str, body: Mapping[str, Any]) -> None:
+    """As a person would in billing's own front end: look whether it is there, else write it. Raises DemoError, OSError."""
+    if invoice_is_there(billing, body["reference"]):
+        return
+    request = urllib.request.Request(
+        f"{billing}/invoices", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        if answer.status != 201:
+            raise DemoError(f"billing did not take an invoice written by hand: {answer.status}")
+
+
+def invoice_is_there(billing: str, reference: str) -> bool:
+    """Whether billing has an invoice for this. Raises OSError."""
+    return _status(f"{billing}/invoices?reference={reference}") == 200
+
+
+def _status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code

@@ -141,13 +141,14 @@ def _undecodable(
     for turn in range(round(len(placed) * recipe.undecodable)):
         what = UNDECODABLE[turn % len(UNDECODABLE)]
         _, event = placed[dice.randrange(len(placed))]
-        value = _spoilt(what, encode(event), dice)
+        value = spoilt(what, encode(event), dice)
         key = None if what == "empty" else str(event["order_id"]).encode()
         records.append((dice.random(), Publication(key, value, f"undecodable:{what}", None)))
     return records
 
 
-def _spoilt(what: str, good: bytes, dice: random.Random) -> bytes | None:
+def spoilt(what: str, good: bytes, dice: random.Random) -> bytes | None:
+    """A record of this kind (see UNDECODABLE) made of the bytes of a good one."""
     match what:
         case "null":
             return None

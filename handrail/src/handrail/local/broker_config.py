@@ -37,11 +37,13 @@ ONE_NODE: Mapping[str, int | str] = {
 }
 
 
-def server_properties(*, port: int, controller_port: int, data: Path) -> str:
+def server_properties(
+    *, port: int, controller_port: int, data: Path, over: Mapping[str, int | str] | None = None
+) -> str:
     """One node that is broker and controller, on loopback only, quick with groups and transactions, small on disk.
 
     The quorum is named here and not kept in the data (`format --standalone` would), so that the controller's port may
-    be another one at every start.
+    be another one at every start. What `over` says goes before our own.
     """
     settings = {
         "process.roles": "broker,controller",
@@ -61,6 +63,7 @@ def server_properties(*, port: int, controller_port: int, data: Path) -> str:
         "num.network.threads": 2,
         "num.io.threads": 4,
         "num.recovery.threads.per.data.dir": 2,
+        **(over or {}),
     }
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,12 +38,22 @@ class LocalKafka:
     """One broker whose data, settings and logs are below `folder`, listening on loopback `port` only.
 
     Start it from a thread that outlives it (see handrail.local.launch). The data survives a stop: the next start
-    goes on with it.
+    goes on with it. `settings` go before our own, and `cluster` is the id of the cluster that it is part of: so several
+    can make one.
     """
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        *,
+        settings: Mapping[str, int | str] | None = None,
+        cluster: str | None = None,
+    ) -> None:
         self.folder = folder.absolute()
         self.port = port
+        self._settings = settings
+        self._cluster = cluster
         self._process: processes.Child | None = None
 
     @property
@@ -133,7 +143,8 @@ class LocalKafka:
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         data = self.folder / "data"
         self._properties.write_text(
-            server_properties(port=self.port, controller_port=free_port(), data=data), encoding="utf-8"
+            server_properties(port=self.port, controller_port=free_port(), data=data, over=self._settings),
+            encoding="utf-8",
         )
         (self.folder / "log4j2.properties").write_text(log4j2_properties(self.log_file), encoding="utf-8")
         if self.log_file.exists():
@@ -144,9 +155,7 @@ class LocalKafka:
         return [str(java), *_JVM, log4j, "-cp", class_path]
 
     def _format(self, java: Path, class_path: str) -> None:
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        if cluster.startswith("-"):  # the tool would read it as an option
-            cluster = "A" + cluster[1:]
+        cluster = self._cluster or new_cluster_id()
         command = [
             *self._command(java, class_path),
             "kafka.tools.StorageTool",
@@ -178,6 +187,12 @@ class LocalKafka:
         """What its log says about why it ended, in at most four lines."""
         texts = [file.read_text(errors="replace") for file in (self._console_file, self.log_file) if file.exists()]
         return _tail("\n".join(texts))
+
+
+def new_cluster_id() -> str:
+    """A random id as Kafka has them."""
+    cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+    return "A" + cluster[1:] if cluster.startswith("-") else cluster  # the tool would take it for an option
 
 
 def java_path() -> Path:
