@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
-from handrail.errors import Aborted, ConfigError, Fenced
-from handrail.kafka.log import KafkaLog
-from handrail.log import Batch, Log, Outgoing, Record, Transaction
+from handrail.errors import Aborted, ConfigError, Fenced, Refused
+from handrail.log import Batch, Log, Outgoing
 from handrail.testing.broker import Broker
-from handrail.testing.memory import MemoryBroker, MemoryLog
-
-from handrail import changelog
+from handrail.testing.memory import MemoryLog
 
 
 def sibling(name: str) -> Any:
@@ -34,149 +27,27 @@ def sibling(name: str) -> Any:
     return sys.modules[name]
 
 
-provision = sibling("crash_world").provision
-PARTITIONS = 2
-WITHIN_S = 30.0
-
-
-@dataclass
-class World:
-    """A broker with the topics of one stage, and logs of that stage."""
-
-    stage: str
-    open: Callable[..., Log]
-    publish: Callable[[str, int, bytes], None]
-    bootstrap: str = ""
-    logs: list[Log] = field(default_factory=list)
-
-    @property
-    def inbox(self) -> str:
-        return f"{self.stage}.in"
-
-    @property
-    def out(self) -> str:
-        return f"{self.stage}.out"
-
-    def log(self, **given: Any) -> Log:
-        """A new log of the stage; the newest has its name."""
-        log = self.open(self.stage, self.inbox, **given)
-        self.logs.append(log)
-        return log
-
-    def private(self, kind: str) -> str:
-        return f"{self.stage}.{kind}"
-
-
-def topics(stage: str) -> list[str]:
-    return [f"{stage}.in", f"{stage}.out", *changelog.topics(stage), f"{stage}.replay"]
-
-
-def in_memory(stage: str) -> World:
-    broker = MemoryBroker(partitions=dict.fromkeys(topics(stage), PARTITIONS))
-    for partition in range(PARTITIONS):
-        broker.provision(stage, partition)
-
-    def publish(topic: str, partition: int, value: bytes) -> None:
-        broker.append(Outgoing(topic, partition, b"k", value))
-
-    return World(
-        stage,
-        lambda stage, inbox, **_: MemoryLog(broker, stage, inbox),
-        publish,
-    )
-
-
-def on_kafka(bootstrap: str, stage: str) -> World:
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    for future in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in topics(stage)]).values():
-        future.result(WITHIN_S)
-    plain = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0})
-
-    def publish(topic: str, partition: int, value: bytes) -> None:
-        plain.produce(topic, value, b"k", partition)
-        assert plain.flush(WITHIN_S) == 0
-
-    provision(bootstrap, stage, f"{stage}.in", PARTITIONS)
-    return World(stage, lambda stage, inbox, **given: KafkaLog(bootstrap, stage, 0, inbox, **given), publish, bootstrap)
-
+logs = sibling("log_world")
+World, PARTITIONS, WITHIN_S = logs.World, logs.PARTITIONS, logs.WITHIN_S
+join, poll_until, take, older = logs.join, logs.poll_until, logs.take, logs.older
+transaction, read, values = logs.transaction, logs.read, logs.values
 
 _count = iter(range(10_000))
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
+def world(request: pytest.FixtureRequest) -> Iterator[Any]:
     stage = f"conformance{next(_count)}-{time.time_ns()}"
-    made = in_memory(stage) if request.param == "memory" else on_kafka(kafka_of(request), stage)
+    if request.param == "memory":
+        made = logs.in_memory(stage)
+    else:
+        broker: Broker = request.getfixturevalue("kafka")
+        made = logs.on_kafka(broker.bootstrap, stage)
     yield made
-    for log in made.logs:
-        log.close()
+    made.close()
 
 
-@pytest.fixture
-def kafka_world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """For what only a real broker has: transactions of others that stay open."""
-    made = on_kafka(kafka_of(request), f"conformance{next(_count)}-{time.time_ns()}")
-    yield made
-    for log in made.logs:
-        log.close()
-
-
-def kafka_of(request: pytest.FixtureRequest) -> str:
-    broker: Broker = request.getfixturevalue("kafka")
-    return broker.bootstrap
-
-
-def join(log: Log, positions: dict[int, tuple[int, int]] | None = None) -> Batch:
-    """Poll until partitions are assigned, and go on from what was committed."""
-    batch = poll_until(log, lambda batch: bool(batch.assigned))
-    assert batch.assigned == tuple(range(PARTITIONS))
-    assert batch.records == [], "nothing is delivered before `resume`"
-    committed = log.committed(list(batch.assigned))
-    log.resume(positions or {partition: (offset, 0) for partition, offset in committed.items()})
-    return batch
-
-
-def poll_until(log: Log, enough: Callable[[Batch], bool], limit: int = 100) -> Batch:
-    """Poll; records of all polls together, and the newest membership."""
-    together = Batch([])
-    deadline = time.monotonic() + WITHIN_S
-    while True:
-        batch = log.poll(limit, 0.1)
-        together.records += batch.records
-        together.assigned += batch.assigned
-        together.membership = batch.membership
-        if enough(together):
-            return together
-        assert time.monotonic() < deadline, f"not within {WITHIN_S} s: {together}"
-
-
-def take(log: Log, count: int, limit: int = 100) -> Batch:
-    return poll_until(log, lambda batch: len(batch.records) >= count, limit)
-
-
-def transaction(world: World, membership: Any, offsets: dict[int, int], value: bytes = b"done") -> Transaction:
-    return Transaction(
-        [Outgoing(world.out, 0, b"k", value)],
-        [Outgoing(world.private("state"), 0, b"k", value), Outgoing(world.private("marks"), 0, None, bytes(16))],
-        offsets,
-        membership,
-    )
-
-
-def read(log: Log, topic: str) -> list[Record]:
-    """All committed records of a topic, to the high watermark."""
-    bounds = log.bounds([(topic, partition) for partition in range(PARTITIONS)])
-    return [record for some in log.read(bounds) for record in some]
-
-
-def values(records: list[Record]) -> list[bytes | None]:
-    return [record.value for record in records]
-
-
-# --- what both promise
-
-
-def test_records_come_in_order_and_no_more_than_asked_for(world: World) -> None:
+def test_records_come_in_order_and_no_more_than_asked_for(world: Any) -> None:
     for n in range(5):
         world.publish(world.inbox, 0, b"%d" % n)
     log = world.log()
@@ -188,7 +59,7 @@ def test_records_come_in_order_and_no_more_than_asked_for(world: World) -> None:
     assert [record.offset for record in first.records + rest.records] == [0, 1, 2, 3, 4]
 
 
-def test_a_commit_writes_outputs_changelogs_and_positions_and_tells_where(world: World) -> None:
+def test_a_commit_writes_outputs_changelogs_and_positions_and_tells_where(world: Any) -> None:
     world.publish(world.inbox, 0, b"x")
     log = world.log()
     join(log)
@@ -201,7 +72,7 @@ def test_a_commit_writes_outputs_changelogs_and_positions_and_tells_where(world:
     assert {where[0] for where in written.ends} == {world.private("state"), world.private("marks")}
 
 
-def test_after_a_restart_it_goes_on_behind_what_was_committed(world: World) -> None:
+def test_after_a_restart_it_goes_on_behind_what_was_committed(world: Any) -> None:
     for n in range(3):
         world.publish(world.inbox, 0, b"%d" % n)
     log = world.log()
@@ -215,7 +86,7 @@ def test_after_a_restart_it_goes_on_behind_what_was_committed(world: World) -> N
     assert values(take(again, 1).records) == [b"2"]
 
 
-def test_resume_seeks_back_to_what_was_not_committed(world: World) -> None:
+def test_resume_seeks_back_to_what_was_not_committed(world: Any) -> None:
     world.publish(world.inbox, 0, b"x")
     log = world.log()
     join(log)
@@ -224,7 +95,7 @@ def test_resume_seeks_back_to_what_was_not_committed(world: World) -> None:
     assert values(take(log, 1).records) == [b"x"]
 
 
-def test_a_commit_of_an_older_generation_is_refused_and_leaves_nothing(world: World) -> None:
+def test_a_commit_of_an_older_generation_is_refused_and_leaves_nothing(world: Any) -> None:
     world.publish(world.inbox, 0, b"x")
     log = world.log()
     join(log)
@@ -241,16 +112,7 @@ def test_a_commit_of_an_older_generation_is_refused_and_leaves_nothing(world: Wo
     assert values(read(log, world.out)) == [b"second"]
 
 
-def older(membership: Any) -> Any:
-    """The same membership, one generation before."""
-    if isinstance(membership, int):
-        return membership - 1
-    head = len(b"CGMDv2:")
-    generation = int.from_bytes(membership[head : head + 4], "little", signed=True) - 1
-    return membership[:head] + generation.to_bytes(4, "little", signed=True) + membership[head + 4 :]
-
-
-def test_a_newer_log_of_the_same_name_fences_the_older(world: World) -> None:
+def test_a_newer_log_of_the_same_name_fences_the_older(world: Any) -> None:
     world.publish(world.inbox, 0, b"x")
     old = world.log()
     join(old)
@@ -267,7 +129,7 @@ def test_a_newer_log_of_the_same_name_fences_the_older(world: World) -> None:
     assert values(read(new, world.out)) == [b"new"]
 
 
-def test_a_restore_reads_to_the_very_end_over_the_end_of_a_transaction(world: World) -> None:
+def test_a_restore_reads_to_the_very_end_over_the_end_of_a_transaction(world: Any) -> None:
     """The last record of a transactional log is its control record, which no reader sees."""
     log = world.log()
     batch = join(log)
@@ -276,7 +138,7 @@ def test_a_restore_reads_to_the_very_end_over_the_end_of_a_transaction(world: Wo
     assert values(read(log, world.private("state"))) == [b"0", b"1", b"2"]
 
 
-def test_a_restore_reads_its_span_and_no_more(world: World) -> None:
+def test_a_restore_reads_its_span_and_no_more(world: Any) -> None:
     topic = world.private("state")
     for n in range(6):
         world.publish(topic, 0, b"%d" % n)
@@ -285,14 +147,14 @@ def test_a_restore_reads_its_span_and_no_more(world: World) -> None:
     assert list(log.read({})) == []
 
 
-def test_bounds_are_those_of_each_partition(world: World) -> None:
+def test_bounds_are_those_of_each_partition(world: Any) -> None:
     topic = world.private("state")
     world.publish(topic, 1, b"x")
     log = world.log()
     assert log.bounds([(topic, 0), (topic, 1)]) == {(topic, 0): (0, 0), (topic, 1): (0, 1)}
 
 
-def test_a_partition_on_hold_delivers_nothing_until_resume(world: World) -> None:
+def test_a_partition_on_hold_delivers_nothing_until_resume(world: Any) -> None:
     log = world.log()
     join(log)
     log.hold(0)
@@ -306,7 +168,7 @@ def test_a_partition_on_hold_delivers_nothing_until_resume(world: World) -> None
     assert sorted(values(take(log, 2).records)) == [b"held", b"held, too"]
 
 
-def test_without_room_nothing_is_taken_and_nothing_lost(world: World) -> None:
+def test_without_room_nothing_is_taken_and_nothing_lost(world: Any) -> None:
     world.publish(world.inbox, 0, b"x")
     log = world.log()
     join(log)
@@ -322,7 +184,7 @@ def test_without_room_nothing_is_taken_and_nothing_lost(world: World) -> None:
     assert values(take(log, 1).records) == [b"y"]
 
 
-def test_the_replay_topic_is_read_from_the_position_given(world: World) -> None:
+def test_the_replay_topic_is_read_from_the_position_given(world: Any) -> None:
     for n in range(3):
         world.publish(world.private("replay"), 1, b"%d" % n)
     log = world.log()
@@ -332,15 +194,15 @@ def test_the_replay_topic_is_read_from_the_position_given(world: World) -> None:
     assert {(record.topic, record.partition) for record in taken.records} == {(world.private("replay"), 1)}
 
 
-def test_no_position_is_a_config_error_that_says_what_to_do(world: World) -> None:
-    log = world.open(f"{world.stage}-unknown", world.inbox)
+def test_no_position_is_a_config_error_that_says_what_to_do(world: Any) -> None:
+    log = world.open(f"{world.stage}-unknown", world.inbox, 0)
     world.logs.append(log)
     poll_until(log, lambda batch: bool(batch.assigned))
     with pytest.raises(ConfigError, match="handrail topics provision"):
         log.committed([0])
 
 
-def test_lag_is_what_is_left(world: World) -> None:
+def test_lag_is_what_is_left(world: Any) -> None:
     for n in range(4):
         world.publish(world.inbox, 0, b"%d" % n)
     log = world.log()
@@ -350,170 +212,158 @@ def test_lag_is_what_is_left(world: World) -> None:
     assert log.lag() == {0: 0, 1: 0} or log.lag() == {0: 0}
 
 
-# --- what only a real broker can do to us
+# --- transactions of others
 
 
-@pytest.fixture
-def stranger(request: pytest.FixtureRequest) -> Producer:
-    """Another process with a transaction of its own."""
-    name = f"stranger-{time.time_ns()}"
-    producer = Producer(
-        {"bootstrap.servers": kafka_of(request), "transactional.id": name, "transaction.timeout.ms": 60_000}
-    )
-    producer.init_transactions(WITHIN_S)
-    producer.begin_transaction()
-    return producer
-
-
-@pytest.mark.kafka
-def test_an_open_transaction_of_another_hides_committed_records_so_a_restore_gives_up_at_its_deadline(
-    kafka_world: World, stranger: Producer
+@pytest.mark.parametrize("end", ["commit", "abort"])
+def test_what_an_open_transaction_wrote_is_delivered_when_it_has_committed_and_never_when_not(
+    world: Any, end: str
 ) -> None:
-    topic = kafka_world.private("state")
-    stranger.produce(topic, b"open", b"k", 0)
-    assert stranger.flush(WITHIN_S) == 0
-    kafka_world.publish(topic, 0, b"hidden")
-    log = kafka_world.log(restore_deadline_s=1.0)
+    stranger = world.stranger(f"{world.stage}-stranger")
+    stranger.produce(world.inbox, b"open")
+    world.publish(world.inbox, 0, b"behind")
+    log = world.log()
+    join(log)
+    world.publish(world.inbox, 1, b"elsewhere")
+    assert values(take(log, 1).records) == [b"elsewhere"], "it hides what stands behind it, and in no other partition"
+    assert log.poll(10, 0.2).records == []
+    (stranger.commit if end == "commit" else stranger.abort)()
+    wanted = [b"open", b"behind"] if end == "commit" else [b"behind"]
+    assert values(take(log, len(wanted)).records) == wanted
+
+
+def test_an_open_transaction_hides_committed_records_so_a_restore_gives_up_at_its_deadline(world: Any) -> None:
+    topic = world.private("state")
+    stranger = world.stranger(f"{world.stage}-stranger")
+    stranger.produce(topic, b"open")
+    world.publish(topic, 0, b"hidden")
+    log = world.log(restore_deadline_s=1.0)
+    assert log.bounds([(topic, 0)]) == {(topic, 0): (0, 2)}, "the high watermark is the read-uncommitted one"
     with pytest.raises(Aborted, match="restore did not reach"):
         read(log, topic)
-    stranger.abort_transaction(WITHIN_S)
+    stranger.abort()
     assert values(read(log, topic)) == [b"hidden"]
 
 
-@pytest.mark.kafka
 @pytest.mark.parametrize("end", ["commit", "abort"])
-def test_a_restore_waits_for_an_open_transaction_to_end(kafka_world: World, stranger: Producer, end: str) -> None:
-    topic = kafka_world.private("state")
-    stranger.produce(topic, b"open", b"k", 0)
-    assert stranger.flush(WITHIN_S) == 0
-    kafka_world.publish(topic, 0, b"hidden")
-    log = kafka_world.log()
-    found: list[bytes | None] = []
-    reader = threading.Thread(target=lambda: found.extend(values(read(log, topic))))
+def test_a_restore_waits_for_an_open_transaction_to_end(world: Any, end: str) -> None:
+    topic = world.private("state")
+    stranger = world.stranger(f"{world.stage}-stranger")
+    stranger.produce(topic, b"open")
+    world.publish(topic, 0, b"hidden")
+    log = world.log()
     chunks = log.read(log.bounds([(topic, 0)]))
     assert next(chunks) == [], "nothing can be seen behind it yet"
-    chunks.close()  # type: ignore[attr-defined]
-    reader.start()
-    (stranger.commit_transaction if end == "commit" else stranger.abort_transaction)(WITHIN_S)
-    reader.join(WITHIN_S)
+    (stranger.commit if end == "commit" else stranger.abort)()
+    found = values([record for some in chunks for record in some])
     assert found == ([b"open", b"hidden"] if end == "commit" else [b"hidden"])
 
 
-@pytest.mark.kafka
 @pytest.mark.parametrize("end", ["commit", "abort"])
-def test_positions_wait_for_a_pending_transaction_of_a_former_owner(
-    kafka_world: World, stranger: Producer, end: str
+def test_positions_that_stay_undecided_are_an_abort_and_no_guess(
+    world: Any, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A position that is read while the former owner commits must not be the one from before, nor called missing."""
-    owner = kafka_world.log()
-    batch = join(owner)
-    stranger.send_offsets_to_transaction([TopicPartition(kafka_world.inbox, 0, 7)], batch.membership, WITHIN_S)
-    found: list[dict[int, int] | Exception] = []
-
-    def ask() -> None:
-        try:
-            found.append(owner.committed([0, 1]))
-        except Exception as error:
-            found.append(error)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    asking.join(1.0)
-    early = list(found)
-    (stranger.commit_transaction if end == "commit" else stranger.abort_transaction)(WITHIN_S)
-    asking.join(WITHIN_S)
-    assert early == [], "it does not guess"
-    assert found == [{0: 7 if end == "commit" else 0, 1: 0}]
-
-
-@pytest.mark.kafka
-def test_positions_that_stay_undecided_are_an_abort_and_no_config_error(
-    kafka_world: World, stranger: Producer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    """A position that is read while a former owner commits must not be the one from before, nor called missing."""
     monkeypatch.setattr("handrail.kafka.log._INIT_S", 2.0)
-    owner = kafka_world.log()
+    owner = world.log()
     batch = join(owner)
-    stranger.send_offsets_to_transaction([TopicPartition(kafka_world.inbox, 0, 7)], batch.membership, WITHIN_S)
+    stranger = world.stranger(f"{world.stage}-stranger")
+    stranger.send_offset(batch.membership, 7)
     with pytest.raises(Aborted):
         owner.committed([0, 1])
-    stranger.abort_transaction(WITHIN_S)
-    assert owner.committed([0, 1]) == {0: 0, 1: 0}
+    (stranger.commit if end == "commit" else stranger.abort)()
+    assert owner.committed([0, 1]) == {0: 7 if end == "commit" else 0, 1: 0}
 
 
-@pytest.mark.kafka
-def test_an_output_that_the_broker_refuses_aborts_the_whole_batch(kafka_world: World) -> None:
-    log = kafka_world.log()
+# --- a newer producer
+
+
+def test_a_newer_log_aborts_what_an_older_one_of_its_name_left_open(world: Any) -> None:
+    """As after a crash between produce and commit: nobody has to wait for the transaction's time-out."""
+    orphan = world.stranger(f"{world.stage}-0")
+    orphan.produce(world.out, b"orphan")
+    orphan.produce(world.private("state"), b"orphan")
+    log = world.log()
     batch = join(log)
-    wanted = transaction(kafka_world, batch.membership, {0: 0})
-    wanted.outputs.append(Outgoing(kafka_world.out, 0, b"k", bytes(2_000_000)))
-    with pytest.raises(Aborted):
+    assert log.committed([0]) == {0: 0}
+    log.commit(transaction(world, batch.membership, {0: 0}, b"mine"))
+    assert values(read(log, world.out)) == [b"mine"]
+    assert values(read(log, world.private("state"))) == [b"mine"]
+
+
+def test_a_commit_of_which_nobody_knows_has_happened_wholly_or_not_at_all_once_the_producer_is_new(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit is sent and its answer not waited for: it lands before the new producer fences it, or never."""
+    log = world.log()
+    batch = join(log)
+    for number, fate in enumerate(("unknown", "late", "unknown", "late"), start=1):
+        before = log.committed([0])[0]
+        if isinstance(log, MemoryLog):
+            log.fail_next = fate
+        with monkeypatch.context() as short:
+            short.setattr("handrail.kafka.settings.TRANSACTION_TIMEOUT_S", 0.0)
+            with pytest.raises(Aborted):
+                log.commit(transaction(world, batch.membership, {0: number}, b"%d" % number))
+        log.renew()
+        position = log.committed([0])[0]
+        assert position in (before, number)
+        landed = position == number
+        for topic in (world.out, world.private("state")):
+            assert (b"%d" % number in values(read(log, topic))) == landed
+    log.commit(transaction(world, batch.membership, {0: 9}, b"9"))
+    assert values(read(log, world.out))[-1] == b"9"
+
+
+def test_an_output_that_is_refused_aborts_the_whole_batch_and_says_so(world: Any) -> None:
+    log = world.log()
+    batch = join(log)
+    wanted = transaction(world, batch.membership, {0: 0})
+    wanted.outputs.append(Outgoing(world.out, 0, b"k", bytes(1_200_000)))
+    with pytest.raises(Refused):
         log.commit(wanted)
     log.renew()
-    assert values(read(log, kafka_world.out)) == []
-    assert values(read(log, kafka_world.private("state"))) == []
-    log.commit(transaction(kafka_world, batch.membership, {0: 0}, b"next"))
-    assert values(read(log, kafka_world.out)) == [b"next"]
+    assert values(read(log, world.out)) == []
+    assert values(read(log, world.private("state"))) == []
+    log.commit(transaction(world, batch.membership, {0: 0}, b"next"))
+    assert values(read(log, world.out)) == [b"next"]
 
 
-class Trusting(KafkaLog):
-    """Does not look at its own membership, so that the broker has to."""
-
-    def _check_membership(self, membership: bytes) -> None:
-        """Nothing."""
+# --- two members
 
 
-@pytest.mark.kafka
-def test_the_broker_itself_refuses_an_older_generation(kafka_world: World) -> None:
-    log = Trusting(kafka_world.bootstrap, kafka_world.stage, 0, kafka_world.inbox)
-    kafka_world.logs.append(log)
-    batch = join(log)
-    with pytest.raises(Aborted):
-        log.commit(transaction(kafka_world, older(batch.membership), {0: 5}))
-    log.renew()
-    assert log.committed([0]) == {0: 0}
-    assert values(read(log, kafka_world.out)) == []
-
-
-@pytest.mark.kafka
-def test_partitions_that_move_take_no_records_of_the_old_assignment_with_them(kafka_world: World) -> None:
-    for partition in range(PARTITIONS):
-        for n in range(200):
-            kafka_world.publish(kafka_world.inbox, partition, b"%d" % n)
-    one = kafka_world.log()
-    join(one)
-    take(one, 1, limit=10)
-    other = KafkaLog(kafka_world.bootstrap, kafka_world.stage, 1, kafka_world.inbox)
-    kafka_world.logs.append(other)
+def share(one: Log, two: Log) -> tuple[Batch, Batch]:
+    """Poll both until each has one partition; the last batch of each, with its membership."""
+    together = [Batch([]), Batch([])]
     deadline = time.monotonic() + WITHIN_S
-    owned: dict[int, int] = {}
-    while sorted(owned) != [0, 1]:
-        assert time.monotonic() < deadline, "the partitions are not shared out"
-        for number, log in enumerate((one, other)):
-            batch = log.poll(10, 0.1)
-            if batch.revoked or batch.assigned:
-                assert batch.records == []
-            if len(batch.assigned) == 1:
-                owned[batch.assigned[0]] = number
-    assert set(owned.values()) == {0, 1}
+    while [len(batch.assigned) for batch in together] != [1, 1]:
+        assert time.monotonic() < deadline, f"not shared out: {together}"
+        for batch, log in zip(together, (one, two), strict=True):
+            polled = log.poll(10, 0.1)
+            assert not (polled.records and (polled.assigned or polled.revoked))
+            batch.assigned = polled.assigned or (() if polled.revoked else batch.assigned)
+            batch.membership = polled.membership
+    return together[0], together[1]
 
 
-@pytest.mark.kafka
-def test_a_position_that_has_expired_is_not_jumped_over(kafka_world: World) -> None:
-    log = kafka_world.log()
-    poll_until(log, lambda each: bool(each.assigned))
-    log.resume({0: (1_000, 0), 1: (0, 0)})
-    with pytest.raises(ConfigError, match="no longer there"):
-        poll_until(log, lambda each: False)
-
-
-@pytest.mark.kafka
-def test_many_outputs_wait_for_room_in_the_local_queue(kafka_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from handrail.kafka import settings
-
-    small = settings.stage_producer
-    monkeypatch.setattr(settings, "stage_producer", lambda *given: small(*given) | {"queue.buffering.max.messages": 50})
-    log = kafka_world.log()
-    batch = join(log)
-    many = [Outgoing(kafka_world.out, n % 2, b"k", b"%d" % n) for n in range(2_000)]
-    log.commit(Transaction(many, [], {0: 0}, batch.membership))
-    assert sorted(int(value or b"") for value in values(read(log, kafka_world.out))) == list(range(2_000))
+def test_two_members_share_the_partitions_and_a_batch_from_before_can_not_be_committed(world: Any) -> None:
+    for partition in range(PARTITIONS):
+        world.publish(world.inbox, partition, b"x")
+    one = world.log(0)
+    join(one)
+    former = take(one, 2)
+    two = world.log(1)
+    first, second = share(one, two)
+    assert {*first.assigned, *second.assigned} == {0, 1}
+    with pytest.raises(Aborted):
+        one.commit(transaction(world, former.membership, {0: 1, 1: 1}, b"zombie"))
+    one.renew()
+    assert one.committed([0, 1]) == {0: 0, 1: 0}
+    for log, batch, name in ((one, first, b"one"), (two, second, b"two")):
+        (mine,) = batch.assigned
+        log.resume({mine: (0, 0)})
+        taken = take(log, 1)
+        assert {record.partition for record in taken.records} == {mine}
+        log.commit(transaction(world, taken.membership, {mine: 1}, name))
+    assert sorted(values(read(one, world.out))) == [b"one", b"two"]
+    assert one.committed([0, 1]) == {0: 1, 1: 1}

@@ -120,7 +120,7 @@ class PartitionTables:
         file, boot = self._folder / "data.mdb", self._folder / "boot"
         if not file.exists():
             return True
-        if not boot.exists() or boot.read_text() != _boot_id():
+        if not boot.exists() or boot.read_bytes() != _boot_id().encode():
             return False
         found = file.stat()
         if abs(time.time() - found.st_mtime) > _LONGEST_REST_S:
@@ -177,36 +177,56 @@ class PartitionTables:
             self._reader = None
 
     def get(self, key: bytes) -> bytes | None:
-        """A state row. Only between begin_batch and end_batch."""
-        value = self._reader.get(key, db=self._state)
+        """A state row. Only between begin_batch and end_batch. Raises StateError when the file is broken."""
+        try:
+            value = self._reader.get(key, db=self._state)
+        except lmdb.Error as error:
+            raise self._broken(error) from error
         return None if value is None else bytes(value)
 
     def delayed(self, sequence: int) -> bytes | None:
-        """A delayed record. Only between begin_batch and end_batch."""
-        value = self._reader.get(sequence.to_bytes(8, "big"), db=self._delayed)
+        """A delayed record. Only between begin_batch and end_batch. Raises StateError when the file is broken."""
+        try:
+            value = self._reader.get(sequence.to_bytes(8, "big"), db=self._delayed)
+        except lmdb.Error as error:
+            raise self._broken(error) from error
         return None if value is None else bytes(value)
 
     def marked(self, digest: bytes) -> bool:
-        """Whether the digest has a DONE mark inside the window. Only between begin_batch and end_batch."""
+        """Whether the digest has a DONE mark inside the window. Only between begin_batch and end_batch. Raises StateError
+        when the file is broken."""
         get = self._reader.get
-        return any(get(digest, db=bucket) is not None for bucket in self._buckets.values())
+        try:
+            return any(get(digest, db=bucket) is not None for bucket in self._buckets.values())
+        except lmdb.Error as error:
+            raise self._broken(error) from error
 
     def scan_delayed(self) -> Iterator[tuple[int, bytes]]:
         """All delayed records, by sequence."""
-        with self._env.begin() as transaction:
-            for key, value in transaction.cursor(db=self._delayed):
-                yield int.from_bytes(bytes(key), "big"), bytes(value)
+        for key, value in self._scan(self._delayed, b""):
+            yield int.from_bytes(key, "big"), value
 
     def scan_state(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """State rows whose key begins with `prefix`."""
-        with self._env.begin() as transaction:
-            cursor = transaction.cursor(db=self._state)
-            if not cursor.set_range(prefix):
-                return
-            for key, value in cursor:
-                if not bytes(key).startswith(prefix):
+        yield from self._scan(self._state, prefix)
+
+    def _scan(self, database: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            with self._env.begin() as transaction:
+                cursor = transaction.cursor(db=database)
+                if not (cursor.set_range(prefix) if prefix else cursor.first()):
                     return
-                yield bytes(key), bytes(value)
+                for key, value in cursor:
+                    if not bytes(key).startswith(prefix):
+                        return
+                    yield bytes(key), bytes(value)
+        except lmdb.Error as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> StateError:
+        """Without its boot file the next start wipes it."""
+        (self._folder / "boot").unlink(missing_ok=True)
+        return StateError(f"{self._folder} is broken: {error}; it is restored from Kafka at the next start")
 
     def apply(self, changes: Changes) -> None:
         """Write rows and positions in one LMDB transaction. Raises StateError when the disk is full."""
@@ -216,6 +236,8 @@ class PartitionTables:
                 return self._apply(changes)
             except lmdb.MapFullError:
                 self._env.set_mapsize(self._env.info()["map_size"] * 2)
+            except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError) as error:
+                raise self._broken(error) from error
             except (OSError, lmdb.Error) as error:
                 raise _state_error(self._folder, error) from error
 

@@ -118,6 +118,12 @@ class _Binder:
         for loc, name in keys:
             if name in known and known[name] not in _KEYS:
                 self._refuse(loc, f"`{name}` of {event.name} can't tell runs apart: it may be null or is not plain")
+        if trigger.key in known and trigger.key not in trigger.dedupe:
+            self._refuse(
+                ("trigger", "key"),
+                f"copies of one event may differ in `{trigger.key}`: they would go to two partitions and both be handled",
+                f"add it to `dedupe`, or take one of {', '.join(trigger.dedupe)}",
+            )
         keys += [(("segments", index), name) for index, name in enumerate(self.file.segments)]
         for loc, name in keys:
             if name not in known:

@@ -74,6 +74,7 @@ class KafkaLog:
         self._paused = False
         self._polled = 0.0
         self._fatal: KafkaError | None = None
+        self._lost_connection = False
         self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
         self._producer: Producer | None = None
         self.renew()
@@ -246,9 +247,7 @@ class KafkaLog:
     # --- commit
 
     def commit(self, transaction: Transaction) -> Written:
-        producer = self._producer
-        if producer is None:
-            raise Aborted("there is no producer")
+        producer = self._healthy_producer()
         self._check_membership(transaction.membership)
         started = time.monotonic()
         ends: dict[Where, int] = {}
@@ -288,12 +287,25 @@ class KafkaLog:
         except KafkaException as error:
             trouble = self._trouble(error, "in a transaction")
             raise (Refused(refused[0]) if refused and isinstance(trouble, Aborted) else trouble) from error
+        producer.poll(0)  # hear what happened to its connections
         took = time.monotonic() - started
-        if took > settings.SLOW_COMMIT_S:
+        if self._lost_connection or took > settings.SLOW_COMMIT_S:
             # A copy of the commit may still be under way (librdkafka#5423): fence it before the next transaction.
-            self._logger.warning("slow commit", seconds=round(took, 3))
+            # After a lost connection send_offsets_to_transaction may block for ever (librdkafka#5456), as seen on the wire.
+            self._logger.warning("slow commit", seconds=round(took, 3), lost_connection=self._lost_connection)
             self.renew()
         return Written(ends, times)
+
+    def _healthy_producer(self) -> Producer:
+        """The producer, made anew where it has lost a connection since its last transaction."""
+        if self._producer is not None:
+            self._producer.poll(0)
+            if self._lost_connection:
+                self._logger.warning("lost connection")
+                self.renew()
+        if self._producer is None:
+            raise Aborted("there is no producer")
+        return self._producer
 
     def _produce(self, producer: Producer, record: Outgoing, on_delivery: Any) -> None:
         while True:
@@ -323,12 +335,18 @@ class KafkaLog:
             with contextlib.suppress(KafkaException):
                 old.purge()
             del old
-        producer = Producer(settings.stage_producer(self._bootstrap, self._stage, self._ordinal))
+        self._lost_connection = False
+        given = settings.stage_producer(self._bootstrap, self._stage, self._ordinal)
+        producer = Producer(given | {"error_cb": self._on_producer_error})
         try:
             producer.init_transactions(_INIT_S)
         except KafkaException as error:
             raise self._trouble(error, "taking over its transactional id", starting=True) from error
         self._producer = producer
+
+    def _on_producer_error(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE):
+            self._lost_connection = True
 
     def close(self) -> None:
         self._consumer.close()

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from handrail.errors import ConfigError
+from handrail.recovery.policy import DAY
 
 PRIVATE_KINDS = ("state", "marks", "delayed", "replay")
 SHARED_KINDS = (
@@ -88,10 +89,10 @@ class TopicsFile:
         )
         for kind in ("source", "inbox"):
             kept = int(file.kinds[kind].config.get("retention.ms", str(7 * _MS["d"])))
-            if not FOREVER < kept < window:
+            if not FOREVER < kept < window - DAY:
                 raise reading.wrong(
                     f"kinds.{kind}.retention.ms",
-                    "not shorter than dedupe_window: an event that is read again after the window would act twice",
+                    "not shorter than dedupe_window by a day of retries: what is read again after the window would act twice",
                     "shorten it, or lengthen dedupe_window",
                 )
         return file

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from handrail import envelope
 from handrail.contracts import Contracts
 from handrail.envelope import Replay
-from handrail.log import Outgoing, Record
+from handrail.log import Fault, Outgoing, Record, no_fault
 from handrail.message import Run
 from handrail.recovery.letter import headers_of
 from handrail.spec import Spec, Worker
@@ -21,7 +21,7 @@ from handrail.testing.memory import MemoryBroker, MemoryLog
 
 
 class StageDriver:
-    """One stage, its log and its clock. Makes the topics that the stage reads and writes."""
+    """One stage, its log and its clock. Makes the topics that the stage reads, its dead letters and `outs`."""
 
     def __init__(
         self,
@@ -32,16 +32,20 @@ class StageDriver:
         *,
         worker: Worker | None = None,
         clock: ManualClock | None = None,
+        ordinal: int = 0,
+        fault: Fault = no_fault,
+        outs: Sequence[str] = ("out",),
+        make_log: Callable[..., MemoryLog] = MemoryLog,
         pause: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self.broker, self.spec, self.contracts = broker, spec, contracts
         for topic in (spec.inbox, *private_topics(spec.name)):
             broker.partitions.setdefault(topic, 1)
-        for topic in ("out", spec.dead_letters, "recovery.letters.replay"):
+        for topic in (*outs, spec.dead_letters, "recovery.letters.replay"):
             broker.partitions.setdefault(topic, spec.partitions(topic))
         for partition in range(broker.partitions_of(spec.inbox)):
             broker.provision(spec.name, partition)
-        self.log = MemoryLog(broker, spec.name, spec.inbox)
+        self.log = make_log(broker, spec.name, spec.inbox, ordinal=ordinal, fault=fault)
         self.clock = clock or ManualClock(broker.now)
         self.stage = Stage(
             spec,
@@ -53,9 +57,10 @@ class StageDriver:
             telemetry=Telemetry.from_env(spec.name, {}),
             jitter=lambda: 0.0,
             worker=worker,
+            fault=fault,
             pause=pause,
         )
-        self._closed = False
+        self._home, self._closed = home, False
 
     def send(
         self,
@@ -102,7 +107,10 @@ class StageDriver:
         raise AssertionError(f"{self.spec.name} is not quiet after {steps} steps")
 
     def crash(self) -> None:
-        """As by kill -9: nothing is finished; only the files' locks are let go."""
+        """As by kill -9: nothing is finished, and what was in hand stays in hand; only the files' locks are let go."""
         if not self._closed:
             self._closed = True
+            in_hand = {file: file.read_bytes() for file in self._home.rglob("in-hand")}
             self.stage.close()
+            for file, content in in_hand.items():
+                file.write_bytes(content)
