@@ -27,7 +27,7 @@ _FLUSH_S = 130.0
 
 
 class Publisher:
-    """Start it once; `rate` and `limit` steer it. `published` tells what was sent, in the order of answers; so does the file in the end."""
+    """Start it once; `rate` and `limit` steer it. `published` tells what was sent, in the order of answers."""
 
     def __init__(self, bootstrap: str, stream: Stream, partitions: int, file: Path, may_go: Callable[[], bool]) -> None:
         """`may_go` says whether the stages can take more."""
