@@ -127,7 +127,7 @@ class Run:
                 if now - member.started > NEVER_READY_S:
                     self._world.fleet.kill(member.name)
             elif member.armed.place.point == "in-revoke":
-                if now - member.ready > life / 2 and member.name not in self._ends:
+                if now - member.ready > min(life / 2, RARE_S / 2) and member.name not in self._ends:
                     self._ends[member.name] = now
                     self._world.fleet.end(member.name)  # letting its partitions go, it comes by the point
             elif now - member.ready > max(RARE_S, 4 * life):
