@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import sys
 import time
 from collections.abc import Iterator
@@ -319,7 +320,7 @@ def test_an_output_that_is_refused_aborts_the_whole_batch_and_says_so(world: Any
     log = world.log()
     batch = join(log)
     wanted = transaction(world, batch.membership, {0: 0})
-    wanted.outputs.append(Outgoing(world.out, 0, b"k", bytes(1_200_000)))
+    wanted.outputs.append(Outgoing(world.out, 0, b"k", random.Random(1).randbytes(1_300_000)))
     with pytest.raises(Refused):
         log.commit(wanted)
     log.renew()
