@@ -184,16 +184,26 @@ class Stage:
 
     def _rewind(self, error: Aborted) -> None:
         """After a failed or unknown commit: a new producer fences it, the tables learn what it did, then go on."""
-        self.counters["aborted"] += 1
-        self._logger.warning("aborted", why=str(error), in_a_row=self._aborts)
-        self._enter("rewind")
-        if self._aborts and not isinstance(error, Refused):
-            self._pause(min(FIRST_PAUSE_S * 2 ** (self._aborts - 1), LONGEST_PAUSE_S))
-        self._aborts += 1
-        for owned in self._owned.values():
-            owned.tables.end_batch()
-        self._log.renew()
-        self._restore()
+        trouble: Aborted | None = error
+        while trouble is not None:
+            self.counters["aborted"] += 1
+            self._logger.warning("aborted", why=str(trouble), in_a_row=self._aborts)
+            self._enter("rewind")
+            if self._aborts and not isinstance(trouble, Refused):
+                self._pause(min(FIRST_PAUSE_S * 2 ** min(self._aborts - 1, 10), LONGEST_PAUSE_S))
+            self._aborts += 1
+            for owned in self._owned.values():
+                owned.tables.end_batch()
+            trouble = self._restored_anew()
+
+    def _restored_anew(self) -> Aborted | None:
+        """Nothing, or why the rewind has to be tried again."""
+        try:
+            self._log.renew()
+            self._restore()
+        except Aborted as error:
+            return error
+        return None
 
     # --- handling
 

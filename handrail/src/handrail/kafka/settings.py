@@ -16,6 +16,7 @@ def _common(bootstrap: str, client: str) -> dict[str, Any]:
         "bootstrap.servers": bootstrap,
         "client.id": client,
         "retry.backoff.ms": 10,  # back-to-back commits wait for the last one's end: 103 ms with the default, 12 ms so
+        "socket.connection.setup.timeout.ms": 5_000,  # 30 s by default: a restore beside a dead broker took 40 s
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2_000,
         "log_level": 3,
