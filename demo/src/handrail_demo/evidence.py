@@ -62,8 +62,8 @@ def _letter(letter: Mapping[str, Any], state: Mapping[str, Any] | None) -> Lette
         letter=letter["letter"],
         state=str(state["state"]) if state is not None and current else "OPEN",
         coordinates=f"{letter['topic']}/{letter['partition']}/{letter['offset']}",
-        run=letter["run"]
-        or letter["event_id"],  # undecoded at transform it names no run, but its event has the run's id
+        # Undecoded at transform it names no run, but its event has the run's id.
+        run=letter["run"] or letter.get("event_id"),
     )
 
 
