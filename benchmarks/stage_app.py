@@ -55,7 +55,9 @@ def run(stop: threading.Event) -> int:
     contracts = Contracts(
         [*read_folder(settings.contracts), Contract(CONTRACT, int(env["SCHEMA_ID"]), schema, (), "", "")]
     )
-    ground = Ground(settings, contracts, describe(admin), Telemetry.from_env("stage-app", env), file.dedupe_window_ms)
+    ground = Ground(
+        "stage-app", settings, contracts, describe(admin), Telemetry.from_env("stage-app", env), file.dedupe_window_ms
+    )
 
     def double(given: Message | Due | Finished, _view: View) -> Iterable[Output]:
         if not isinstance(given, Message):

@@ -58,6 +58,7 @@ def deployment() -> Deployment:
     """What a service is built from, without Kafka."""
     contracts = Contracts.load(ROOT / "contracts")
     return Deployment(
+        service="test",
         settings=Settings.from_env({"HANDRAIL_HOME": "nowhere"}),
         contracts=contracts,
         flows=Flows.load(ROOT / "flows", ROOT / "systems", contracts),

@@ -15,7 +15,7 @@ from handrail.message import Due, Finished, GiveUp, Message, Output, Relay, Run
 from handrail.pending import View
 from handrail.recovery import Policy
 from handrail.spec import Spec
-from handrail.stage import BATCH_LIMIT_MS
+from handrail.stage import BATCH_LIMIT_MS, TELL_MS
 from handrail.testing.driver import StageDriver
 from handrail.testing.memory import MemoryBroker
 
@@ -141,7 +141,7 @@ def test_after_a_failed_or_unknown_commit_nothing_is_lost_and_nothing_happens_tw
     stage.log.fail_next = failure
     stage.drain()
     assert len(broker.records("out")) == 1
-    assert stage.stage.counters["aborted"] == 1
+    assert stage.stage.counters["aborted.broker"] == 1
     assert broker.offsets["flow.transform", 0] == 1
 
 
@@ -580,7 +580,7 @@ def test_results_come_again_after_an_abort(drive: Any, broker: MemoryBroker) -> 
     stage.drain(until=lambda: bool(worker.started))
     stage.log.fail_next = "aborted"
     stage.drain()
-    assert stage.stage.counters["aborted"] == 1
+    assert stage.stage.counters["aborted.broker"] == 1
     assert len(broker.records("out")) == 1
 
 
@@ -813,3 +813,34 @@ def test_batches_that_abort_again_are_cut_in_half_until_one_is_committed(drive: 
         stage.stage.step()
     stage.drain()
     assert [len(each.outputs) for each in stage.log.transactions] == [2, 8, 6]
+
+
+def test_a_stage_says_how_it_is(drive: Any, broker: MemoryBroker) -> None:
+    down = True
+
+    def handler(message: Message, view: View) -> Iterable[Output]:
+        if message.key == "7" and down:
+            raise Failure("transient", "down")
+        return ()
+
+    stage = drive(handler, batch=2)
+    assert stage.stage.vitals.reasons() == ("is starting",)
+    for n in range(3):
+        stage.send(TYPE, "7", order(), id=str(n))
+    stage.send(TYPE, "8", order(), id="8")
+    stage.stage.step()
+    stage.stage.step()
+    stage.clock.advance(TELL_MS)
+    stage.stage.step()
+    vitals = stage.stage.vitals
+    assert vitals.reasons() == ()
+    assert (vitals.waiting, vitals.blocked, vitals.lag) == (3, 1, {0: 0})
+    assert vitals.oldest == TELL_MS
+    assert vitals.counters["failed.transient"] == 1
+    assert vitals.counters["queued"] == 2
+    down = False
+    stage.clock.advance(60_000)
+    stage.drain()
+    stage.clock.advance(TELL_MS)
+    stage.stage.step()
+    assert (stage.stage.vitals.waiting, stage.stage.vitals.oldest) == (0, 0)

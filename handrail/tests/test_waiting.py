@@ -10,9 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 def test_only_the_head_of_a_key_becomes_due() -> None:
     waiting = Waiting()
-    waiting.add(1, "a", 100)
-    waiting.add(2, "a", 0)
-    waiting.add(3, "b", 50)
+    waiting.add(1, "a", 100, 0)
+    waiting.add(2, "a", 0, 0)
+    waiting.add(3, "b", 50, 0)
     assert waiting.next_due() == 50
     assert list(waiting.due_records(99, 10)) == [3]
     assert list(waiting.due_records(100, 10)) == [1]
@@ -26,7 +26,7 @@ def test_only_the_head_of_a_key_becomes_due() -> None:
 def test_the_next_of_a_key_comes_in_the_same_round_once_its_head_is_through() -> None:
     waiting = Waiting()
     for n in (1, 2, 3):
-        waiting.add(n, "a", 0)
+        waiting.add(n, "a", 0, 0)
     seen = []
     for sequence in waiting.due_records(0, 10):
         seen.append(sequence)
@@ -49,7 +49,7 @@ def test_a_timer_that_was_moved_or_cancelled_does_not_come_at_its_old_time() -> 
 
 def test_sequences_go_on_behind_everything_that_waits() -> None:
     waiting = Waiting()
-    waiting.add(41, "a", 0)
+    waiting.add(41, "a", 0, 0)
     assert waiting.next_sequence() == 42
 
 
@@ -83,7 +83,7 @@ class Queues(RuleBasedStateMachine):
         behind = self.waiting.blocked(key)
         assert behind == (key in self.model)
         due_at = 0 if behind else self.now + wait
-        self.waiting.add(sequence, key, due_at)
+        self.waiting.add(sequence, key, due_at, 0)
         self.model.setdefault(key, []).append([sequence, due_at])
 
     @rule(passed=st.integers(0, 15))

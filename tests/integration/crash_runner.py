@@ -104,7 +104,7 @@ def run(stop: threading.Event) -> int:
     """Like a service's own start, without flows."""
     own = Settings.from_env(os.environ)
     topics = describe(connect(own.bootstrap, float(os.environ.get("CRASH_CONNECT_S", "30"))))
-    ground = Ground(own, Contracts.load(own.contracts), topics, Telemetry.from_env("crash", {}), WINDOW_MS)
+    ground = Ground("crash", own, Contracts.load(own.contracts), topics, Telemetry.from_env("crash", {}), WINDOW_MS)
     made = spec(os.environ["CRASH_STAGE"], ground.partitions)
     made = replace(made, handler=troubled(made.handler, trouble(os.environ.get("CRASH_HANDLER", ""))))
     return host([Plan(made)], ground, stop)

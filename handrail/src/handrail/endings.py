@@ -83,7 +83,8 @@ class Endings:
         )
         pending.set_pin(arrival.digest, DELAYED)
         if arrival.sequence is None:
-            owned.waiting.add(sequence, queue_key(self._spec, sequence, arrival.record.key), due_at)
+            since = arrival.first_failed_at or (work.now if info else arrival.record.timestamp)
+            owned.waiting.add(sequence, queue_key(self._spec, sequence, arrival.record.key), due_at, since)
         else:
             owned.waiting.again(sequence, due_at)
         work.counts["delayed"] += 1

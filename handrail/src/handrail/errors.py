@@ -11,7 +11,9 @@ HandrailError
 │   └── ContractBroken     a field is missing or not valid, or the schema is unknown
 └── LogError               the log refused a batch
     ├── Aborted            nothing was committed, or nobody knows: restore, rewind, go on
-    │   └── Refused        Kafka will never take one of the records: trying again as it is can't help
+    │   ├── Refused        Kafka will never take one of the records: trying again as it is can't help
+    │   ├── Moved          the group has moved on
+    │   └── Unrestored     the tables could not be brought up to date in time
     └── Fenced             another process has our name: this one must end
 """
 
@@ -96,11 +98,30 @@ class LogError(HandrailError):
 
 
 class Aborted(LogError):
-    """Nothing of the batch was committed, or nobody knows. Restore the tables, rewind, go on."""
+    """Nothing of the batch was committed, or nobody knows. Restore the tables, rewind, go on.
+
+    `reason` is for the count of aborts: `broker`, `membership`, `restore` or `refused`.
+    """
+
+    reason = "broker"
 
 
 class Refused(Aborted):
     """Kafka will never take one of the batch's records (too large for its topic, no key where one must be)."""
+
+    reason = "refused"
+
+
+class Moved(Aborted):
+    """The group has moved on: what was polled is somebody else's by now."""
+
+    reason = "membership"
+
+
+class Unrestored(Aborted):
+    """The tables could not be brought up to date in time."""
+
+    reason = "restore"
 
 
 class Fenced(LogError):

@@ -125,6 +125,8 @@ class Handling:
             raise HandrailError(f"{self.spec.name}[{owned.partition}]: delayed record {sequence} has no row")
         row = self._contracts.decode(raw)[1]
         arrival = arrive_delayed(row, inbox=self.spec.inbox, public=self.spec.public)
+        if arrival.attempt:
+            work.retries.append((work.now - row["due_at"], work.now - (arrival.first_failed_at or work.now)))
         aside = self._pick_up(work, owned, arrival)
         if aside is None:
             arrival = self._identified(arrival)

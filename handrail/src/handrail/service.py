@@ -23,16 +23,19 @@ from handrail.clock import SystemClock
 from handrail.contracts import Contracts
 from handrail.errors import ConfigError, Fenced, Unreachable
 from handrail.flow import Flows
+from handrail.health import listening
 from handrail.kafka.admin import connect
 from handrail.kafka.inspect import TopicInfo, describe, require_consistent
 from handrail.kafka.log import KafkaLog
 from handrail.kafka.settings import RESTORE_DEADLINE_S, TRANSACTION_TIMEOUT_S
 from handrail.kafka.topics_file import TopicsFile
+from handrail.metrics import StageMetrics
 from handrail.settings import Settings
 from handrail.spec import Spec, Worker
 from handrail.stage import Stage, private_topics
 from handrail.tables import Identity, StateFolder
 from handrail.telemetry import Telemetry
+from handrail.vitals import Vitals
 
 OK, FAILED, MISCONFIGURED, FENCED, HUNG = 0, 1, 2, 3, 70
 _END_S = 2.0 * TRANSACTION_TIMEOUT_S
@@ -43,6 +46,7 @@ _SLOW_PHASES = {"new": RESTORE_DEADLINE_S, "restore": RESTORE_DEADLINE_S * 1.5, 
 class Ground:
     """What stages stand on: settings, contracts, and the topics that there are. Duplicates are known for `window_ms`."""
 
+    service: str
     settings: Settings
     contracts: Contracts
     topics: Mapping[str, TopicInfo]
@@ -86,7 +90,7 @@ def main(service: str, build: Callable[[Deployment], Sequence[Plan]]) -> None:
         topics = describe(connect(settings.bootstrap, within_s=30))
         telemetry = Telemetry.from_env(service, os.environ)
         window_ms = TopicsFile.load(settings.topics).dedupe_window_ms
-        deployment = Deployment(settings, contracts, topics, telemetry, window_ms, flows)
+        deployment = Deployment(service, settings, contracts, topics, telemetry, window_ms, flows)
         return host(build(deployment), deployment, stop)
 
     guard(service, run)
@@ -118,13 +122,16 @@ def guard(service: str, run: Callable[[threading.Event], int]) -> None:
 
 def host(plans: Sequence[Plan], ground: Ground, stop: threading.Event) -> int:
     """Run stages until told to stop or one of them ends; the exit code."""
-    runners = [_Runner(plan, ground, stop) for plan in plans]
+    runners: list[_Runner] = []
+    metrics = StageMetrics(ground.service, lambda: [runner.vitals() for runner in runners])
+    runners += [_Runner(plan, ground, metrics, stop) for plan in plans]
     for runner in runners:
         spec = runner.plan.spec
         require_consistent(ground.topics, spec.inbox, private_topics(spec.name))
-    for runner in runners:
-        runner.thread.start()
-    code = _watch(runners, stop)
+    with listening(ground.settings.http, lambda: [runner.vitals() for runner in runners], metrics.registry):
+        for runner in runners:
+            runner.thread.start()
+        code = _watch(runners, stop)
     ground.telemetry.shutdown()
     return code
 
@@ -148,8 +155,9 @@ def _watch(runners: Sequence[_Runner], stop: threading.Event) -> int:
 class _Runner:
     """One stage and its thread. Everything of Kafka is made, used and closed in that thread."""
 
-    def __init__(self, plan: Plan, ground: Ground, stop: threading.Event) -> None:
+    def __init__(self, plan: Plan, ground: Ground, metrics: StageMetrics, stop: threading.Event) -> None:
         self.plan = plan
+        self._metrics = metrics
         self.code = OK
         self.thread = threading.Thread(target=self._guarded, name=plan.spec.name, daemon=True)
         self._ground = ground
@@ -159,6 +167,9 @@ class _Runner:
 
     def phase(self) -> str:
         return self._stage.phase if self._stage else "new"
+
+    def vitals(self) -> Vitals:
+        return self._stage.vitals if self._stage else Vitals(self.plan.spec.name)
 
     def hung(self) -> bool:
         since = self._stage.phase_since if self._stage else self._started
@@ -200,6 +211,7 @@ class _Runner:
             jitter=random.random,
             worker=self.plan.worker() if self.plan.worker else None,
             fault=fault,
+            metrics=self._metrics,
         )
         while not self._stop.is_set():
             stage.step()

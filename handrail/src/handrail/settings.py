@@ -28,15 +28,17 @@ class Settings:
     ledger: Path
     ordinal: int
     phase_limit_s: float
+    http: str | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Read `HANDRAIL_HOME`, `_BOOTSTRAP`, `_CONTRACTS`, `_FLOWS`, `_SYSTEMS`, `_TOPICS`, `_LEDGER`, `_ORDINAL`,
-        `_PHASE_LIMIT_S`.
+        `_PHASE_LIMIT_S`, `_HTTP`.
 
         Folders that are not given are those of the project in the current folder. Kafka is, unless it is given, that of
         the stack which runs there. The watchdog ends a process whose stage stays in one phase (one message, one commit)
-        for longer than `phase_limit_s`. Raises ConfigError for what is no number.
+        for longer than `phase_limit_s`. Health and metrics are answered at `http` (host:port), where it is given. Raises
+        ConfigError for what is no number.
         """
         home = Path(env.get("HANDRAIL_HOME", ".handrail")).absolute()
         return cls(
@@ -49,6 +51,7 @@ class Settings:
             ledger=Path(env.get("HANDRAIL_LEDGER", str(home / "ledger.sqlite"))).absolute(),
             ordinal=int(_number(env, "HANDRAIL_ORDINAL", 0)),
             phase_limit_s=_number(env, "HANDRAIL_PHASE_LIMIT_S", DEFAULT_PHASE_LIMIT_S),
+            http=env.get("HANDRAIL_HTTP") or None,
         )
 
 

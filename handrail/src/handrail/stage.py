@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,19 @@ from handrail.errors import Aborted, Refused
 from handrail.handling import Handling
 from handrail.log import Fault, Log, Record, Transaction, no_fault
 from handrail.message import Finished
+from handrail.metrics import StageMetrics
 from handrail.outbox import Outbox
 from handrail.pending import REPLAY_POSITION, replay_position
 from handrail.spec import Idle, Spec, Worker
 from handrail.tables import Identity, PartitionTables
 from handrail.telemetry import Telemetry
+from handrail.vitals import Vitals
 from handrail.waiting import Waiting
 from handrail.work import Owned, Work, waiting_rows
 
 IDLE_WAIT_S = 0.5
 BUSY_WAIT_S = 0.01
+TELL_MS = 1_000
 BATCH_LIMIT_MS = 20_000  # far below max.poll.interval.ms, however slow the handler is
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 
@@ -53,6 +57,7 @@ class Stage:
         worker: Worker | None = None,
         fault: Fault = no_fault,
         pause: Callable[[float], None] = time.sleep,
+        metrics: StageMetrics | None = None,
     ) -> None:
         self.spec = spec
         self.counters: Counter[str] = Counter()
@@ -71,6 +76,9 @@ class Stage:
         self._aborts = 0
         self._narrowed = 0
         self._seeking = False
+        self._metrics = metrics
+        self._vitals = Vitals(spec.name)
+        self._told = self._behind = 0
         self._handling = Handling(
             spec,
             contracts,
@@ -96,6 +104,7 @@ class Stage:
             committed = self._commit(work, batch.membership)
             if work.cut:
                 self._resume()
+            self._tell(batch.records)
             return committed
         except Aborted as error:
             self._narrow(error, work)
@@ -113,6 +122,11 @@ class Stage:
     def waiting(self) -> int:
         """Delayed records of the owned partitions."""
         return sum(len(owned.waiting) for owned in self._owned.values())
+
+    @property
+    def vitals(self) -> Vitals:
+        """How it is, at most a second old; any thread may ask."""
+        return replace(self._vitals, phase=self.phase)
 
     def close(self) -> None:
         """Let go of everything, with nothing half done."""
@@ -186,7 +200,7 @@ class Stage:
         """After a failed or unknown commit: a new producer fences it, the tables learn what it did, then go on."""
         trouble: Aborted | None = error
         while trouble is not None:
-            self.counters["aborted"] += 1
+            self.counters[f"aborted.{trouble.reason}"] += 1
             self._logger.warning("aborted", why=str(trouble), in_a_row=self._aborts)
             self._enter("rewind")
             if self._aborts and not isinstance(trouble, Refused):
@@ -267,7 +281,9 @@ class Stage:
             for record in records_of(self.spec.name, partition, pending)
         ]
         self._enter("commit")
+        began = time.monotonic()
         written = self._log.commit(Transaction(work.outbox.records, changes, offsets, membership))
+        took = time.monotonic() - began
         self._aborts = 0
         if not self._seeking:
             self._narrowed = 0
@@ -286,6 +302,10 @@ class Stage:
             self._worker.start(partition, key, job)
         for span in work.spans:
             self._telemetry.record(**span)
+        if self._metrics is not None:
+            self._metrics.committed(self.spec.name, took)
+            for late, age in work.retries:
+                self._metrics.retried(self.spec.name, late, age)
         self.counters.update(work.counts)
         self.counters["commits"] += 1
         return True
@@ -308,6 +328,33 @@ class Stage:
         if dues:
             wait = min(wait, max(0.0, (min(dues) - self._clock.now()) / 1000))
         return wait
+
+    def _tell(self, records: list[Record]) -> None:
+        """Once a second, how it is."""
+        now = self._clock.now()
+        if records:
+            self._behind = now - records[0].timestamp
+        if abs(now - self._told) < TELL_MS and self._vitals.partitions == tuple(self._owned):
+            return
+        self._told = now
+        lag = self._log.lag()
+        behind = max(0, self._behind) if any(lag.values()) else 0
+        waiting = [owned.waiting for owned in self._owned.values()]
+        since = min((oldest for each in waiting if (oldest := each.oldest()) is not None), default=now)
+        self._vitals = Vitals(
+            self.spec.name,
+            self.phase,
+            tuple(self._owned),
+            held={partition: owned.held for partition, owned in self._owned.items() if owned.held is not None},
+            lag=lag,
+            waiting=sum(map(len, waiting)),
+            blocked=sum(each.blocked_keys() for each in waiting),
+            oldest=max(0, now - since),
+            behind=behind,
+            headroom=self.spec.window_ms - behind,
+            full=self._worker.room() <= 0,
+            counters=dict(self.counters),
+        )
 
     def _enter(self, phase: str) -> None:
         self.phase, self.phase_since = phase, time.monotonic()

@@ -16,6 +16,7 @@ class Waiting:
     def __init__(self) -> None:
         self._due: dict[int, int] = {}
         self._route: dict[int, str] = {}
+        self._since: dict[int, int] = {}
         self._queues: dict[str, deque[int]] = {}
         self._heap: list[tuple[int, int]] = []
         self._timer_due: dict[bytes, int] = {}
@@ -30,12 +31,20 @@ class Waiting:
         self._next += 1
         return self._next
 
-    def add(self, sequence: int, route: str, due_at: int) -> None:
-        """Put a record into its key's queue; only the head of a key ever becomes due."""
+    def blocked_keys(self) -> int:
+        """Keys of which more than the head waits."""
+        return sum(1 for queue in self._queues.values() if len(queue) > 1)
+
+    def oldest(self) -> int | None:
+        """Since when the longest waiting record has waited."""
+        return min(self._since.values(), default=None)
+
+    def add(self, sequence: int, route: str, due_at: int, since: int) -> None:
+        """Put a record into its key's queue, where it waits `since` then; only the head of a key ever becomes due."""
         self._next = max(self._next, sequence)
         queue = self._queues.setdefault(route, deque())
         queue.append(sequence)
-        self._due[sequence], self._route[sequence] = due_at, route
+        self._due[sequence], self._route[sequence], self._since[sequence] = due_at, route, since
         if queue[0] == sequence:
             heapq.heappush(self._heap, (due_at, sequence))
 
@@ -47,7 +56,7 @@ class Waiting:
     def remove(self, sequence: int) -> None:
         """The head of a key is through; the next of its key is due by its own time."""
         route = self._route.pop(sequence)
-        del self._due[sequence]
+        del self._due[sequence], self._since[sequence]
         queue = self._queues[route]
         queue.remove(sequence)
         if not queue:

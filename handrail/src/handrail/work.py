@@ -47,7 +47,8 @@ class Owned:
 class Work:
     """What one step gathers until its commit.
 
-    `taken` are the partition and key of each record that was handled, `cut` says that some were left for the next step.
+    `taken` are the partition and key of each record that was handled, `cut` says that some were left for the next step;
+    `retries` are how late (ms after it was due) and how old (ms after its first failure) each retry was.
     """
 
     outbox: Outbox
@@ -55,6 +56,7 @@ class Work:
     jobs: list[tuple[int, str, Any]] = field(default_factory=list)
     taken: list[tuple[int, str]] = field(default_factory=list)
     cut: bool = False
+    retries: list[tuple[int, int]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     spans: list[dict[str, Any]] = field(default_factory=list)
 
@@ -69,7 +71,8 @@ def waiting_rows(spec: Spec, contracts: Contracts, tables: PartitionTables) -> W
     waiting = Waiting()
     for sequence, raw in tables.scan_delayed():
         row = contracts.decode(raw)[1]
-        waiting.add(sequence, queue_key(spec, sequence, row["key"]), row["due_at"])
+        since = row["first_failed_at"] or row["timestamp"]
+        waiting.add(sequence, queue_key(spec, sequence, row["key"]), row["due_at"], since)
     for row_key, value in tables.scan_state(TIMERS):
         waiting.set_timer(row_key, timer_of(row_key, value)[2])
     return waiting

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from handrail.errors import HandrailError
 from handrail.kafka.admin import wait_until_answers
+from handrail.local.asking import ask_all
 from handrail.local.logs import follow, last_lines, log_path
 from handrail.local.services import Service, choose
 from handrail.local.state import RUNNING, UP, ProcessState, StackFolder, StackState
@@ -95,7 +96,8 @@ def down() -> None:
 
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Say what runs here: each process, since when, how often restarted. Exit code 1 when something is down.
+    """Say what runs here: each process, since when, how often restarted, whether it is ready. Exit code 1 when something
+    is down.
 
     Example: handrail status --json
     """
@@ -104,7 +106,8 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
     answers = state is not None and wait_until_answers(state.bootstrap, within_s=2.0)
     if as_json:
         whole = {"state": "down", "home": str(folder.home)} if state is None else asdict(state)
-        typer.echo(json.dumps({**whole, "kafka_answers": answers}, indent=2))
+        health = ask_all(state.processes) if state else {}
+        typer.echo(json.dumps({**whole, "kafka_answers": answers, "health": health}, indent=2))
     elif state is None:
         typer.echo(f"nothing runs in {folder.home}: start with `handrail up`")
     else:
@@ -217,6 +220,7 @@ def _say_ready(
 
 def _show(console: Console, state: StackState, kafka_answers: bool) -> None:
     table = Table(box=None, pad_edge=False)
+    health = ask_all(state.processes)
     for title in ("process", "state", "pid", "since", "restarts", ""):
         table.add_column(title)
     for process in state.processes:
@@ -224,7 +228,12 @@ def _show(console: Console, state: StackState, kafka_answers: bool) -> None:
         since = _ago(process.since) if process.since else ""
         pid = str(process.pid or "")
         table.add_row(
-            process.name, f"[{colour}]{process.state}[/]", pid, since, str(process.restarts), Text(process.note)
+            process.name,
+            f"[{colour}]{process.state}[/]",
+            pid,
+            since,
+            str(process.restarts),
+            Text(process.note or health.get(process.name, "")),
         )
     console.print(f"{state.state}: supervisor pid {state.pid}, since {_ago(state.started_at)}")
     console.print(table)

@@ -20,7 +20,7 @@ from confluent_kafka import (
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from handrail.errors import Aborted, ConfigError, Fenced, Refused, Unreachable
+from handrail.errors import Aborted, ConfigError, Fenced, Moved, Refused, Unreachable, Unrestored
 from handrail.kafka import settings
 from handrail.log import Batch, Fault, Outgoing, Record, Transaction, Written, no_fault
 from handrail.log import TopicPartition as Where
@@ -227,7 +227,7 @@ class KafkaLog:
             consumer.assign([TopicPartition(topic, p, start) for (topic, p), (start, _) in spans.items()])
             while left:
                 if time.monotonic() > deadline:
-                    raise Aborted(
+                    raise Unrestored(
                         f"{self._stage}: restore did not reach {left} within {self._restore_deadline_s:.0f} s; "
                         "an open transaction of another process may hide what was committed"
                     )
@@ -339,7 +339,7 @@ class KafkaLog:
         generation = _generation(membership)
         now = _generation(self._consumer.consumer_group_metadata())
         if generation < 0 or generation != now:
-            raise Aborted(f"{self._stage}: the group moved on from generation {generation} to {now}")
+            raise Moved(f"{self._stage}: the group moved on from generation {generation} to {now}")
 
     def renew(self) -> None:
         old, self._producer = self._producer, None

@@ -12,6 +12,7 @@ from handrail.errors import HandrailError
 from handrail.local import processes, restarts
 from handrail.local.kafka import LocalKafka
 from handrail.local.logs import Lines
+from handrail.local.ports import LOOPBACK, free_port
 from handrail.local.services import Service
 from handrail.local.state import BROKEN, RUNNING, STOPPED, WAITING, ProcessState
 
@@ -22,7 +23,8 @@ class Member:
     def __init__(self, service: Service, env: Mapping[str, str]) -> None:
         self.service = service
         self.wanted = True
-        self._env = env
+        self.http = f"{LOOPBACK}:{free_port()}" if service.answers else None
+        self._env = {**env, "HANDRAIL_HTTP": self.http} if self.http else env
         self._child: processes.Child | None = None
         self._lines = Lines()
         self._started = 0.0
@@ -54,7 +56,7 @@ class Member:
         assert self._child.stdout is not None
         os.set_blocking(self._child.stdout.fileno(), False)
         self._started = time.monotonic()
-        self._state = ProcessState(self.name, RUNNING, self._child.pid, _now(), restarts_so_far)
+        self._state = ProcessState(self.name, RUNNING, self._child.pid, _now(), restarts_so_far, http=self.http)
         return self._child.stdout.fileno()
 
     def read(self) -> tuple[list[str], bool]:

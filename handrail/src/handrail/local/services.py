@@ -11,11 +11,15 @@ from handrail.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service: `python -m <module> <arguments>` in a process of its own."""
+    """One service: `python -m <module> <arguments>` in a process of its own.
+
+    `answers` says that it answers about its health where HANDRAIL_HTTP says.
+    """
 
     name: str
     module: str
     arguments: tuple[str, ...] = ()
+    answers: bool = True
 
     @property
     def command(self) -> list[str]:
@@ -24,14 +28,14 @@ class Service:
 
 # Hands before triggers, the order in which upgrades go, too: what is asked for is there when it is asked.
 SERVICES = (
-    Service("console", "handrail_console"),
+    Service("console", "handrail_console", answers=False),
     Service("recovery", "handrail_recovery"),
     Service("action", "handrail_action"),
     Service("decision", "handrail_decision"),
     Service("transform", "handrail_transform"),
     Service("ingest", "handrail_ingest"),
 )
-SANDBOX = Service("sandbox", "handrail_sandbox", ("serve",))
+SANDBOX = Service("sandbox", "handrail_sandbox", ("serve",), answers=False)
 
 
 def choose(names: Sequence[str] | None = None, *, sandbox: bool = False) -> tuple[Service, ...]:

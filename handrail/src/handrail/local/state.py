@@ -24,7 +24,11 @@ class AlreadyRunning(HandrailError):
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """One process of the stack. `since` is when it was started or ended, ms; `note` says why it is not running."""
+    """One process of the stack.
+
+    `since` is when it was started or ended, ms; `note` says why it is not running; `http` is where it answers about its
+    health (host:port).
+    """
 
     name: str
     state: str
@@ -32,6 +36,7 @@ class ProcessState:
     since: int
     restarts: int = 0
     note: str = ""
+    http: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
