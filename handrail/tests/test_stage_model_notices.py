@@ -174,8 +174,8 @@ def test_the_model_notices_a_memory_for_duplicates_that_is_too_short() -> None:
 def wrapped(change: Callable[[Any], Iterable[Any]]) -> Callable[..., Any]:
     """The handler, with its outputs changed."""
 
-    def make(contracts: Contracts, failing: dict[str, str]) -> Any:
-        ours = subject.Counting(contracts, failing)
+    def make(contracts: Contracts, failing: dict[str, str], die: Any) -> Any:
+        ours = subject.Counting(contracts, failing, die)
 
         def handle(given: Message | Due | Finished, view: View) -> Iterable[Output | GiveUp]:
             yield from change(ours(given, view))
@@ -194,9 +194,9 @@ def test_the_model_notices_a_handler_that_loses_outputs() -> None:
     assert noticed(Subject(CONTRACTS, handler=wrapped(lambda outputs: list(outputs)[:0])))
 
 
-def in_memory(contracts: Contracts, failing: dict[str, str]) -> Any:
+def in_memory(contracts: Contracts, failing: dict[str, str], die: Any) -> Any:
     """A handler that counts in its own memory instead of its table: an abort does not take it back."""
-    ours, counts = subject.Counting(contracts, failing), dict[str, Any]()
+    ours, counts = subject.Counting(contracts, failing, die), dict[str, Any]()
 
     def handle(given: Message | Due | Finished, view: View) -> Iterable[Output | GiveUp]:
         get, put = view.get, view.put

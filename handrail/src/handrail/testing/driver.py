@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from handrail import envelope
 from handrail.contracts import Contracts
@@ -18,6 +18,10 @@ from handrail.tables import Identity
 from handrail.telemetry import Telemetry
 from handrail.testing.clock import ManualClock
 from handrail.testing.memory import MemoryBroker, MemoryLog
+
+
+class Killed(BaseException):
+    """The process has ended here, as by kill -9: no `except` of the stage may see it."""
 
 
 class StageDriver:
@@ -61,6 +65,7 @@ class StageDriver:
             pause=pause,
         )
         self._home, self._closed = home, False
+        self._in_hand: dict[Path, bytes] | None = None
 
     def send(
         self,
@@ -106,11 +111,20 @@ class StageDriver:
                 return
         raise AssertionError(f"{self.spec.name} is not quiet after {steps} steps")
 
+    def die(self) -> NoReturn:
+        """Call it in a step, at a fault point or in the handler: raises Killed, and what was in hand stays in hand."""
+        self._in_hand = self._look_in_hand()
+        raise Killed(self.spec.name)
+
     def crash(self) -> None:
-        """As by kill -9: nothing is finished, and what was in hand stays in hand; only the files' locks are let go."""
+        """As by kill -9: nothing is finished; only the files' locks are let go."""
         if not self._closed:
             self._closed = True
-            in_hand = {file: file.read_bytes() for file in self._home.rglob("in-hand")}
+            in_hand = self._look_in_hand() if self._in_hand is None else self._in_hand
             self.stage.close()
             for file, content in in_hand.items():
                 file.write_bytes(content)
+
+    def _look_in_hand(self) -> dict[Path, bytes]:
+        """The crash counters' files (handrail.crashes), as another process would find them now."""
+        return {file: file.read_bytes() for file in (self._home / self.spec.name).glob("crashes-*/in-hand")}

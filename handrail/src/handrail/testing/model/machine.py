@@ -12,7 +12,7 @@ from handrail.identity import partition_for
 from handrail.log import Outgoing
 from handrail.testing.model.checks import DELAYS, FOREIGN, MARKS, STATE, Checker
 from handrail.testing.model.subject import FAILURES, KINDS, LETTERS, OUT, PARTITIONS, STAGE
-from handrail.testing.model.world import ORDINALS, Killed, Process, Subject, World
+from handrail.testing.model.world import ORDINALS, Process, Subject, World
 
 KEYS = ("a", "b", "d", "f")  # two of each partition
 POINTS = (
@@ -126,6 +126,7 @@ class StageModel(RuleBasedStateMachine):
     def step_all(self, times: int) -> None:
         self._count("step all")
         for _ in range(times):
+            self.world.supervise()
             self._step_all()
 
     @rule(number=st.integers(0, 5), point=st.sampled_from(POINTS), keep=st.booleans(), given=INPUTS)
@@ -135,10 +136,7 @@ class StageModel(RuleBasedStateMachine):
         process = self._process(number)
         self._publish_for(process, *given)
 
-        def die() -> None:
-            raise Killed(point)
-
-        process.script[point] = die
+        process.script[point] = process.driver.die
         for _ in range(3):
             self.world.step(process)
         process.script.pop(point, None)
@@ -333,15 +331,16 @@ class StageModel(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if self.world.starts:
-                self.heal()
+            self.heal()
         finally:
             self.world.close()
 
     def heal(self) -> None:
         """All trouble ends; everything is drained; then dead letters are replayed, and every input comes once more."""
         world = self.world
+        deadly = {event: how for event, how in world.failing.items() if how == "deadly"}
         world.failing.clear()
+        world.failing.update(deadly)
         for name in list(world.foreign):
             self._end_foreign(name, commit=True)
         for process in list(world.zombies):
@@ -351,6 +350,7 @@ class StageModel(RuleBasedStateMachine):
             if ordinal not in world.running:
                 world.start(ordinal)
         self._drain()
+        world.failing.clear()
         for event, letter in self.checker.seen.bodies.items():
             world.replay(letter, letter["generation"])
             assert event in world.inputs
@@ -368,6 +368,7 @@ class StageModel(RuleBasedStateMachine):
             for process in list(self.world.running.values()):
                 process.desk.answer()
             busy = self._step_all()
+            busy = self.world.supervise() or busy
             for ordinal in ORDINALS:
                 if ordinal not in self.world.running:
                     busy = True

@@ -18,7 +18,7 @@ STAGE, OUT, LETTERS = "m", "out", "dead-letters"
 PARTITIONS = 2
 ORDER, ROW = "orders/order-accepted.v1", "handrail/run-state.v1"
 KINDS = ("plain", "timer", "job")
-FAILURES = ("transient", "outage", "business", "gives up", "too large")
+FAILURES = ("transient", "outage", "business", "gives up", "too large", "deadly")
 LARGEST = 4_000  # bytes that the broker takes
 TIMER_MS, CHECK_MS = 5_000, 20_000
 LATEST_RETRY_MS = 60_000
@@ -56,11 +56,11 @@ class Counting:
     """The handler: each output has the number of outputs that its key has had.
 
     An input gives one output ("done"); of kind `timer` another when its timer is due, of kind `job` another when its call is
-    answered. `failing` maps the ids of inputs that fail at present to how.
+    answered. `failing` maps the ids of inputs that fail at present to how; `die` ends the process.
     """
 
-    def __init__(self, contracts: Contracts, failing: dict[str, str]) -> None:
-        self._contracts, self._failing = contracts, failing
+    def __init__(self, contracts: Contracts, failing: dict[str, str], die: Callable[[], None]) -> None:
+        self._contracts, self._failing, self._die = contracts, failing, die
 
     def __call__(self, given: Message | Due | Finished, view: View) -> Iterable[Output | GiveUp]:
         match given:
@@ -82,6 +82,8 @@ class Counting:
         if failure == "gives up":
             yield GiveUp("business", "no")
             return
+        if failure == "deadly":
+            self._die()
         if failure == "too large":
             yield Output(OUT, ORDER, message.body["order_id"], value=bytes(LARGEST))
             return

@@ -19,17 +19,23 @@ from handrail.recovery.letter import headers_of
 from handrail.spec import Handler, Spec
 from handrail.stage import private_topics
 from handrail.testing.clock import ManualClock
-from handrail.testing.driver import StageDriver
+from handrail.testing.driver import Killed, StageDriver
 from handrail.testing.memory import MemoryBroker, MemoryLog
-from handrail.testing.model.subject import LARGEST, LETTERS, ORDER, OUT, PARTITIONS, STAGE, Counting, Desk, order
+from handrail.testing.model.subject import (
+    LARGEST,
+    LETTERS,
+    ORDER,
+    OUT,
+    PARTITIONS,
+    STAGE,
+    Counting,
+    Desk,
+    order,
+)
 from handrail.testing.model.subject import spec as usual_spec
 
 ORDINALS = (0, 1)
 TORN = b"\x00torn"
-
-
-class Killed(BaseException):
-    """The process ends here, as by kill -9: no `except` of the stage may see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class Subject:
     contracts: Contracts
     log: Callable[..., MemoryLog] = MemoryLog
     spec: Callable[[Handler], Spec] = usual_spec
-    handler: Callable[[Contracts, dict[str, str]], Handler] = Counting
+    handler: Callable[[Contracts, dict[str, str], Callable[[], None]], Handler] = Counting
 
 
 @dataclass(slots=True)
@@ -93,7 +99,9 @@ class World:
             self.broker.create(topic, PARTITIONS)
         self.clock = ManualClock(self.broker.now)
         self.failing: dict[str, str] = {}
-        self.spec = subject.spec(subject.handler(subject.contracts, self.failing))
+        self.spec = subject.spec(
+            subject.handler(subject.contracts, self.failing, lambda: self._stepping[-1].driver.die())
+        )
         self.inputs: dict[str, Input] = {}
         self.numbers: dict[str, int] = {}
         self.unsure: dict[str, str] = {}  # input -> the open or aborted transaction that it was published in
@@ -101,7 +109,9 @@ class World:
         self.zombies: list[Process] = []
         self.foreign: dict[str, Any] = {}
         self.starts = 0
+        self._stepping: list[Process] = []
         self.deaths: list[str] = []
+        self.fallen: dict[int, Path] = {}
         self.has_intent: Callable[[str], bool] = lambda _event: True
 
     def close(self) -> None:
@@ -161,14 +171,25 @@ class World:
         if not process.alive or process.stepping:
             return False
         process.stepping = True
+        self._stepping.append(process)
         try:
             return process.driver.stage.step()
         except (Killed, Fenced, Aborted) as error:
             self.deaths.append(type(error).__name__)
             self.kill(process)
+            self.fallen[process.ordinal] = process.home
             return False
         finally:
             process.stepping = False
+            self._stepping.pop()
+
+    def supervise(self) -> bool:
+        """Start again, on its disk, what ended by itself; whether there was any."""
+        fallen = {ordinal: home for ordinal, home in self.fallen.items() if ordinal not in self.running}
+        self.fallen.clear()
+        for ordinal, home in fallen.items():
+            self.start(ordinal, home)
+        return bool(fallen)
 
     def kill(self, process: Process) -> None:
         """The process is gone; its place in the group is kept until its session times out."""
