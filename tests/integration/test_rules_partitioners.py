@@ -47,6 +47,7 @@ ORDER = {
 def deployment() -> Deployment:
     contracts = Contracts.load(ROOT / "contracts")
     return Deployment(
+        service="test",
         settings=Settings.from_env({"HANDRAIL_HOME": "nowhere"}),
         contracts=contracts,
         flows=Flows.load(ROOT / "flows", ROOT / "systems", contracts),

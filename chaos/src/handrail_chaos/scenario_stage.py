@@ -55,7 +55,7 @@ def run(stop: threading.Event) -> int:
     contracts = Contracts.load(settings.contracts)
     topics = describe(connect(settings.bootstrap, within_s=30))
     telemetry = Telemetry.from_env("scenario", {})
-    ground = Ground(settings, contracts, topics, telemetry, WINDOW_MS)
+    ground = Ground("chaos", settings, contracts, topics, telemetry, WINDOW_MS)
     plan = _action(ground, name) if kind == "action" else Plan(_copying(ground, name, folder / "mended"))
     fault = scripted(os.environ.get("SCENARIO_FAULT", ""), folder)
     state = StateFolder(settings.home, name, settings.ordinal)
@@ -181,7 +181,7 @@ def _action(ground: Ground, name: str) -> Plan:
 
     settings, contracts = ground.settings, ground.contracts
     flows = Flows.load(settings.flows, settings.systems, contracts)
-    (plan,) = plans(Deployment(settings, contracts, ground.topics, ground.telemetry, ground.window_ms, flows))
+    (plan,) = plans(Deployment("action", settings, contracts, ground.topics, ground.telemetry, ground.window_ms, flows))
 
     def elsewhere(given: Message | Due | Finished, view: View) -> Iterable[Output | Relay | GiveUp]:
         for output in plan.spec.handler(given, view):

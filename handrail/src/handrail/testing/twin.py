@@ -52,6 +52,7 @@ class Twin:
         self.broker = MemoryBroker(partitions=counts)
         self.clock = ManualClock(self.broker.now)
         deployment = Deployment(
+            "twin",
             settings,
             self.contracts,
             {name: TopicInfo(name, count) for name, count in counts.items()},
