@@ -11,6 +11,7 @@ from handrail.contracts import Contracts
 from handrail.crashes import LIMIT, Crashes
 from handrail.envelope import Replay
 from handrail.errors import Failure, Fenced
+from handrail.log import Outgoing
 from handrail.message import Due, Finished, GiveUp, Message, Output, Relay, Run
 from handrail.pending import View
 from handrail.recovery import Policy
@@ -18,6 +19,7 @@ from handrail.spec import Spec
 from handrail.stage import BATCH_LIMIT_MS, TELL_MS
 from handrail.testing.driver import StageDriver
 from handrail.testing.memory import MemoryBroker
+from handrail.testing.transactions import TIMEOUT_MS
 
 from handrail import envelope
 
@@ -78,9 +80,7 @@ def drive(broker: MemoryBroker, tmp_path: Path) -> Any:
     def start(
         handler: Any = copy, home: str = "home", worker: Any = None, pause: Any = None, **given: Any
     ) -> StageDriver:
-        driver = StageDriver(
-            broker, spec(handler, **given), CONTRACTS, tmp_path / home, worker=worker, pause=pause or (lambda _s: None)
-        )
+        driver = StageDriver(broker, spec(handler, **given), CONTRACTS, tmp_path / home, worker=worker, pause=pause)
         drivers.append(driver)
         return driver
 
@@ -632,6 +632,22 @@ def test_commits_that_fail_one_after_the_other_do_not_spin(drive: Any, broker: M
     stage.drain()
     assert len(broker.records("out")) == 1
     assert waits == [0.1, 0.2, 0.4]
+
+
+def test_a_rewind_waits_for_a_transaction_that_hides_what_was_committed_until_the_broker_ends_it(
+    drive: Any, broker: MemoryBroker
+) -> None:
+    stage = drive()
+    stage.drain()
+    stage.send(TYPE, "7", order(), id="a")
+    broker.producer("somebody else").produce(Outgoing(f"{stage.spec.name}.state", 0, b"x" * 8, b"x" * 8))
+    stage.log.fail_next = "aborted"
+    began = broker.now
+    stage.stage.step()
+    assert broker.now - began > TIMEOUT_MS
+    assert stage.stage.counters["aborted"] > 1
+    stage.drain()
+    assert len(broker.records("out")) == 1
 
 
 def test_where_the_body_says_what_a_message_is_its_duplicates_are_found_whatever_their_headers(

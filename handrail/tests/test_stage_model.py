@@ -42,7 +42,7 @@ def quiet() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900, method="thread")  # Hypothesis would take the signal of a hang for a failure, and try again
 def test_whatever_happens_each_input_ends_in_one_place_once_and_in_order(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Drives one real stage on the in-memory log, step by step, with a clock that stands still."""
+"""Drives one real stage on the in-memory log, step by step, with a clock that stands still while it works."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class Killed(BaseException):
 
 
 class StageDriver:
-    """One stage, its log and its clock. Makes the topics that the stage reads, its dead letters and `outs`."""
+    """One stage, its log and its clock. Makes the topics that the stage reads, its dead letters and `outs`.
+
+    A stage that pauses lets that time pass for its clock and for the broker, unless there is another `pause`.
+    """
 
     def __init__(
         self,
@@ -40,7 +43,7 @@ class StageDriver:
         fault: Fault = no_fault,
         outs: Sequence[str] = ("out",),
         make_log: Callable[..., MemoryLog] = MemoryLog,
-        pause: Callable[[float], None] = lambda _seconds: None,
+        pause: Callable[[float], None] | None = None,
     ) -> None:
         self.broker, self.spec, self.contracts = broker, spec, contracts
         for topic in (spec.inbox, *private_topics(spec.name)):
@@ -62,10 +65,15 @@ class StageDriver:
             jitter=lambda: 0.0,
             worker=worker,
             fault=fault,
-            pause=pause,
+            pause=pause or self._let_pass,
         )
         self._home, self._closed = home, False
         self._in_hand: dict[Path, bytes] | None = None
+
+    def _let_pass(self, seconds: float) -> None:
+        ms = round(seconds * 1000)
+        self.clock.advance(ms)
+        self.broker.advance(ms)
 
     def send(
         self,
