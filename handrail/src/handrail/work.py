@@ -47,7 +47,8 @@ class Owned:
 class Work:
     """What one step gathers until its commit.
 
-    `taken` are the partition and key of each record that was handled, `cut` says that some were left for the next step.
+    `taken` are the partition and key of each record that was handled, `cut` says that some were left for the next step,
+    `duplicates` counts those by flow.
     """
 
     outbox: Outbox
@@ -56,6 +57,7 @@ class Work:
     taken: list[tuple[int, str]] = field(default_factory=list)
     cut: bool = False
     counts: Counter[str] = field(default_factory=Counter)
+    duplicates: Counter[str | None] = field(default_factory=Counter)
     spans: list[dict[str, Any]] = field(default_factory=list)
 
 
