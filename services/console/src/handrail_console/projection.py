@@ -138,12 +138,25 @@ def _letter_state(value: Row, _: Record) -> list[Change]:
     return [Change("letter_states", value)]
 
 
+def _counts(value: Row, record: Record) -> list[Change]:
+    told = {
+        "partition": record.partition,
+        "offset": record.offset,
+        "stage": value["stage"],
+        "flow": value["flow"] or flow_of(value["stage"]),
+        "at": value["at"],
+    }
+    rows = [{**told, "name": _storable(name), "count": count} for name, count in value["counts"].items()]
+    return [Change("stage_counts", row) for row in rows]
+
+
 PROJECTIONS: Mapping[str, Projection] = MappingProxyType(
     {
-        "runs": Projection({"handrail/run-transition.v1": _transition}),
+        "runs": Projection({"handrail/run-transition.v1": _transition, "handrail/run-transition.v2": _transition}),
         "tasks": Projection({"handrail/task.v1": _task}, ("tasks", "task")),
         "dead-letters": Projection({"handrail/dead-letter.v1": _letter}, ("dead_letters", "letter")),
         "recovery.states": Projection({"handrail/letter-state.v1": _letter_state}, ("letter_states", "letter")),
+        "stats": Projection({"handrail/stage-counts.v1": _counts}, passes=frozenset({"handrail/stats.v1"})),
     }
 )
 TOPICS = tuple(PROJECTIONS)

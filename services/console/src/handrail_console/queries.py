@@ -14,6 +14,7 @@ from sqlalchemy.sql.selectable import TableClause
 from handrail_console import schema
 from handrail_console.database import Place, told
 from handrail_console.ledger import Positions, open_for_reading
+from handrail_console.measures import Cases
 from handrail_console.projection import TOPICS
 from handrail_console.standing import Standing, standing
 
@@ -131,6 +132,29 @@ class Queries:
         """When the newest transition happened that the ledger has."""
         newest = self.all(select(func.max(schema.RUNS.c.updated_at).label("at")))[0]["at"]
         return None if newest is None else int(newest)
+
+    def cases(self, since: int, flow: str | None = None) -> Cases:
+        """What the measures are made of: runs that began, and other things that happened, since then."""
+
+        def counted(name: str, what: str) -> list[Row]:
+            view = table(name, *(column(each) for each in ("flow", "segment", "week", "began_at", what)))
+            keys = [view.c.flow, view.c.segment, view.c.week, view.c[what]]
+            return self.all(narrowed(select(*keys, func.count().label("n")), view).group_by(*keys))
+
+        def each(name: str, *what: str) -> list[Row]:
+            view = table(name, *(column(one) for one in ("flow", "week", "began_at", *what)))
+            return self.all(narrowed(select(view), view))
+
+        def narrowed(asked: Select[Any], view: TableClause) -> Select[Any]:
+            return _narrowed(asked.where(view.c.began_at >= since), [(view.c.flow, _one(flow))])
+
+        return Cases(
+            runs=counted("measured_runs", "state"),
+            failed=counted("measured_failures", "failure_class"),
+            recoveries=each("measured_recoveries", "segment", "failed_at", "took_ms", "discarded_at", "how"),
+            duplicates=each("measured_duplicates", "stopped", "found"),
+            by_hand=each("measured_by_hand", "segment", "why", "took_ms"),
+        )
 
     def count(self, name: str) -> int:
         """Rows of a table."""

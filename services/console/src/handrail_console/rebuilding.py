@@ -15,7 +15,7 @@ from uuid import uuid4
 from handrail.clock import Clock, SystemClock
 from handrail.contracts import Contracts
 from handrail.errors import StateError
-from sqlalchemy import Connection, MetaData, delete, insert, select, text
+from sqlalchemy import Connection, Delete, MetaData, Table, and_, delete, false, insert, or_, select, text
 
 from handrail_console import schema
 from handrail_console.database import Place, told
@@ -51,7 +51,7 @@ async def rebuild(
         positions = fresh.positions()
         fresh.close()
         with told(place):
-            _put(place, aside, clock.now())
+            _put(place, aside, clock.now(), source.beginnings)
     return positions
 
 
@@ -117,7 +117,24 @@ def _drop(connection: Connection, aside: Place) -> None:
     connection.commit()
 
 
-def _put(place: Place, aside: Place, now: int) -> None:
+def _outdated(table: Table, beginnings: Positions) -> Delete:
+    """What goes. Counts from before where `stats` begins by now are kept: that topic has a day of them only."""
+    if table is not schema.STAGE_COUNTS:
+        return delete(table)
+    counts = schema.STAGE_COUNTS.c
+    return delete(table).where(
+        or_(
+            false(),
+            *(
+                and_(counts.partition == partition, counts.offset >= beginning)
+                for (topic, partition), beginning in beginnings.items()
+                if topic == "stats"
+            ),
+        )
+    )
+
+
+def _put(place: Place, aside: Place, now: int, beginnings: Positions) -> None:
     """Everything of the ledger is replaced by what is aside, in one transaction; views of others stay."""
     engine = place.engine()
     beside = _ASIDE if aside.file else aside.schema
@@ -134,7 +151,7 @@ def _put(place: Place, aside: Place, now: int) -> None:
                 for table in schema.METADATA.tables.values():
                     if table is not schema.LEDGER:
                         there = table.to_metadata(MetaData(), schema=beside)
-                        connection.execute(delete(table))
+                        connection.execute(_outdated(table, beginnings))
                         connection.execute(insert(table).from_select(list(table.c.keys()), select(there)))
                 connection.execute(schema.LEDGER.update(), {"id": str(uuid4()), "made_at": now, "seen_at": now})
     finally:

@@ -6,14 +6,26 @@ migrations only.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every migration, in order. The last one is what this build reads and writes."""
 APPLICATION = 0x48524C47
 """`PRAGMA application_id` of a SQLite ledger: the letters HRLG."""
 
 METADATA = MetaData()
+_FAILED = text("failure_class IS NOT NULL OR first_failure_at IS NOT NULL")
 
 
 def _table(name: str, *parts: Column | PrimaryKeyConstraint | Index) -> Table:  # type: ignore[type-arg]
@@ -93,6 +105,7 @@ TRANSITIONS = _table(
     Column("offset", BigInteger, nullable=False),
     Column("repeats", Integer, nullable=False, server_default="0"),
     PrimaryKeyConstraint("run", "sequence"),
+    Index("transitions_that_failed", "run", "step", sqlite_where=_FAILED, postgresql_where=_FAILED),
 )
 
 TASKS = _table(
@@ -184,6 +197,19 @@ FAILURES = _table(
     _time("failed_at"),
     PrimaryKeyConstraint("letter", "generation"),
     Index("failures_by_run", "run"),
+)
+
+# What a stage did that no other topic tells, one row for each transaction; `flow` is that of the stage where none is named.
+STAGE_COUNTS = _table(
+    "stage_counts",
+    _number("partition"),
+    Column("offset", BigInteger, nullable=False),
+    _text("name"),
+    _text("stage"),
+    _text("flow", null=True),
+    Column("count", BigInteger, nullable=False),
+    _time("at"),
+    PrimaryKeyConstraint("partition", "offset", "name"),
 )
 
 # Records that could not be read, kept as they were.

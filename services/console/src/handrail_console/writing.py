@@ -51,6 +51,7 @@ class Writing:
             "dead_letters": self._newest(schema.DEAD_LETTERS, by="generation"),
             "letter_states": self._newest(schema.LETTER_STATES, by="generation"),
             "failures": self._insert(schema.FAILURES).on_conflict_do_nothing(),
+            "stage_counts": self._insert(schema.STAGE_COUNTS).on_conflict_do_nothing(),
             "unreadable": self._insert(schema.UNREADABLE).on_conflict_do_nothing(),
             "positions": self._newest(schema.POSITIONS),
         }
