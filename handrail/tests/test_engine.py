@@ -125,7 +125,7 @@ class Runner:
         decoded = {step: self.contracts.decode(raw)[1] for step, raw in responses.items()}
         moved = advance(self.flow, self.state, event, Values(self.event, self.request, decoded))
         for transition in moved.transitions:
-            self.contracts.encode("handrail/run-transition.v1", transition)
+            self.contracts.encode("handrail/run-transition.v2", transition)
         for command in moved.commands:
             self.contracts.encode("handrail/command.v1", command)
         for task in moved.tasks:
@@ -157,6 +157,7 @@ def test_an_accepted_order_becomes_one_command(flow: Flow, contracts: Contracts)
     assert moved.state is not None
     assert command["request"] == moved.state.request
     assert moved.tasks == ()
+    assert [each["segments"] for each in moved.transitions] == [{"segment": "BUILDING"}, {}, {}]
 
 
 def test_a_verified_step_ends_the_run_with_its_result(flow: Flow, contracts: Contracts) -> None:

@@ -860,3 +860,31 @@ def test_a_stage_says_how_it_is(drive: Any, broker: MemoryBroker) -> None:
     stage.clock.advance(TELL_MS)
     stage.stage.step()
     assert (stage.stage.vitals.waiting, stage.stage.vitals.oldest) == (0, 0)
+
+
+@pytest.mark.parametrize("failure", [None, "aborted", "unknown"])
+def test_each_duplicate_is_told_exactly_once_through_whatever_happens_to_the_commit(
+    drive: Any, broker: MemoryBroker, failure: str | None
+) -> None:
+    """Three of five are duplicates: two inside the first batch, one in the batch whose commit goes wrong."""
+    broker.partitions["stats"] = 1
+    stage = drive(counts="stats")
+    for id_ in ("a", "a", "a", "b"):
+        stage.send(TYPE, "7", order(), id=id_, run=RUN)
+    stage.drain()
+    stage.send(TYPE, "7", order(), id="b", run=RUN)
+    stage.log.fail_next = failure
+    stage.drain()
+    told = [CONTRACTS.decode(record.value or b"")[1] for record in broker.records("stats")]
+    assert [(one["stage"], one["flow"], one["counts"]) for one in told] == [
+        ("flow.transform", RUN.flow, {"duplicates": 2}),
+        ("flow.transform", RUN.flow, {"duplicates": 1}),
+    ]
+
+
+def test_a_batch_without_duplicates_tells_nothing(drive: Any, broker: MemoryBroker) -> None:
+    broker.partitions["stats"] = 1
+    stage = drive(counts="stats")
+    stage.send(TYPE, "7", order(), id="a")
+    stage.drain()
+    assert broker.records("stats") == []

@@ -74,6 +74,7 @@ class Handling:
         work.counts["consumed"] += 1
         if not passes(arrival, pending):
             work.counts["duplicates"] += 1
+            work.duplicates[arrival.meta.run.flow if arrival.meta.run else None] += 1
         elif self._is_behind(work, arrival, record, owned):
             self._endings.delay(work, owned, arrival, due_at=0, info=None)
             work.counts["queued"] += 1

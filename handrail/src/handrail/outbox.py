@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from handrail.spec import Spec
 
 LETTER_ORDER = "handrail/letter-order.v1"
 LETTERS_REPLAY = "recovery.letters.replay"
+STAGE_COUNTS = "handrail/stage-counts.v1"
 
 
 class Outbox:
@@ -143,6 +145,13 @@ class Outbox:
             "headers": header_rows(delayed_headers(arrival)),
         }
         return self._contracts.encode(DELAYED, row)
+
+    def counted(self, topic: str, duplicates: Mapping[str | None, int]) -> None:
+        """Tell how many duplicates of each flow this transaction drops: so each counts once, whatever happens."""
+        for flow, number in duplicates.items():
+            body = {"stage": self._spec.name, "flow": flow, "counts": {"duplicates": number}, "at": self._now}
+            value, key = self._contracts.encode(STAGE_COUNTS, body), self._spec.name
+            self.records.append(Outgoing(topic, self._partition(topic, key), key.encode(), value))
 
     def _send(
         self,

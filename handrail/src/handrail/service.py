@@ -38,6 +38,8 @@ from handrail.telemetry import Telemetry
 from handrail.vitals import Vitals
 
 OK, FAILED, MISCONFIGURED, FENCED, HUNG = 0, 1, 2, 3, 70
+STATS = "stats"
+"""The topic of counters; a deployment of a few stages alone may be without it."""
 _END_S = 2.0 * TRANSACTION_TIMEOUT_S
 _SLOW_PHASES = {"new": RESTORE_DEADLINE_S, "restore": RESTORE_DEADLINE_S * 1.5, "rewind": RESTORE_DEADLINE_S * 1.5}
 
@@ -194,7 +196,8 @@ class _Runner:
 
     def _loop(self) -> None:
         settings = self._ground.settings
-        spec = replace(self.plan.spec, window_ms=self._ground.window_ms)
+        counts = STATS if STATS in self._ground.topics else None
+        spec = replace(self.plan.spec, window_ms=self._ground.window_ms, counts=counts)
         folder = StateFolder(settings.home, spec.name, settings.ordinal)
         ids = {topic: self._ground.topics[topic].id for topic in private_topics(spec.name)}
         partitions = self._ground.partitions(spec.inbox)

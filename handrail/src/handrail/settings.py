@@ -17,7 +17,7 @@ DEFAULT_PHASE_LIMIT_S = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Folders and addresses of one deployment."""
+    """Folders and addresses of one deployment. `ledger` is a file's absolute path or a database's URL."""
 
     home: Path
     bootstrap: str
@@ -25,7 +25,7 @@ class Settings:
     flows: Path
     systems: Path
     topics: Path
-    ledger: Path
+    ledger: str
     ordinal: int
     phase_limit_s: float
     http: str | None
@@ -48,11 +48,15 @@ class Settings:
             flows=Path(env.get("HANDRAIL_FLOWS", "flows")).absolute(),
             systems=Path(env.get("HANDRAIL_SYSTEMS", "systems")).absolute(),
             topics=Path(env.get("HANDRAIL_TOPICS", "deploy/kafka/topics.yaml")).absolute(),
-            ledger=Path(env.get("HANDRAIL_LEDGER", str(home / "ledger.sqlite"))).absolute(),
+            ledger=_ledger(env.get("HANDRAIL_LEDGER") or str(home / "ledger.sqlite")),
             ordinal=int(_number(env, "HANDRAIL_ORDINAL", 0)),
             phase_limit_s=_number(env, "HANDRAIL_PHASE_LIMIT_S", DEFAULT_PHASE_LIMIT_S),
             http=env.get("HANDRAIL_HTTP") or None,
         )
+
+
+def _ledger(given: str) -> str:
+    return given if "://" in given else str(Path(given).absolute())
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

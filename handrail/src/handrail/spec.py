@@ -24,6 +24,7 @@ class Spec:
     contracts of their rows; `ordering` is "key" or "none"; `knows` says whether this process has a flow's version;
     `partitions` gives a topic's partition count; `public` says that the world writes to the inbox; `identify`
     gives what makes a message the one it is, where that is in its body (else its id or its coordinates).
+    `counts` is the topic that is told, in each transaction, what no other one tells.
     `max_kept_bytes` is what a dead letter or a delayed record may have: below `message.max.bytes` of the producer and of
     their topics.
     """
@@ -40,6 +41,7 @@ class Spec:
     public: bool = False
     identify: Callable[[Message], str] | None = None
     dead_letters: str = "dead-letters"
+    counts: str | None = None
     batch: int = 1_000
     window_ms: int = 14 * 24 * 3_600_000
     max_output_bytes: int = 1_000_000

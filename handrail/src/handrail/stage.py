@@ -265,6 +265,8 @@ class Stage:
 
     def _commit(self, work: Work, membership: Any) -> bool:
         """One transaction for the whole batch, then the tables, then the work that waited for the commit."""
+        if self.spec.counts:
+            work.outbox.counted(self.spec.counts, work.duplicates)
         used = {partition: owned.pending for partition, owned in self._owned.items() if owned.pending is not None}
         more = bool(work.outbox.records or work.jobs)  # of rows that have not changed: the position fences them, too
         touched = {partition: pending for partition, pending in used.items() if more or pending.touched()}

@@ -48,7 +48,8 @@ class Work:
     """What one step gathers until its commit.
 
     `taken` are the partition and key of each record that was handled, `cut` says that some were left for the next step;
-    `retries` are how late (ms after it was due) and how old (ms after its first failure) each retry was.
+    `retries` are how late (ms after it was due) and how old (ms after its first failure) each retry was; `duplicates`
+    counts those by flow.
     """
 
     outbox: Outbox
@@ -58,6 +59,7 @@ class Work:
     cut: bool = False
     retries: list[tuple[int, int]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    duplicates: Counter[str | None] = field(default_factory=Counter)
     spans: list[dict[str, Any]] = field(default_factory=list)
 
 

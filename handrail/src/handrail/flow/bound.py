@@ -17,6 +17,8 @@ from handrail.flow.table import Decision, Table
 from handrail.identity import run_id
 from handrail.recovery import Policy
 
+_SEGMENT_LENGTH = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -102,6 +104,11 @@ class Flow:
     def dedupe(self, event: Record) -> dict[str, str]:
         """What makes this business event the one that it is."""
         return {name: _plain(event, name) for name in self.trigger.dedupe}
+
+    def segments(self, event: Record) -> dict[str, str]:
+        """What the measures are told apart by; a field that is null has no segment."""
+        found = {name: event.get(name) for name in self.definition.segments}
+        return {name: str(value)[:_SEGMENT_LENGTH] for name, value in found.items() if value is not None}
 
     def run_id(self, event: Record) -> str:
         """The id of the event's run."""

@@ -99,6 +99,7 @@ class _Turn:
             "attempts": 0,
             "actor": None,
             "dedupe": dict(before.dedupe),
+            "segments": {},
             "task": None,
             "first_failure_at": None,
             "at": self.at,
@@ -182,7 +183,7 @@ def _prepared(flow: Flow, state: RunState | None, event: Prepared, view: Values)
     if state is not None:
         return Advance(state, ignored=f"the run exists and is {state.state}: this event is a duplicate")
     turn = _Turn(flow, _new(flow, event), event.at, view)
-    turn.move(PREPARED, "prepared")
+    turn.move(PREPARED, "prepared", segments=flow.segments(view.event))
     decision = flow.decide(view.event, view.request)
     if decision is not None:
         turn.change(decision=decision.to_json())

@@ -12,7 +12,7 @@ from functools import partial
 
 import structlog
 from handrail.contracts import Contracts
-from handrail.errors import ConfigError
+from handrail.errors import ConfigError, Unreachable
 from handrail.recovery.letter import LETTER_BYTES
 from handrail.settings import Settings
 
@@ -48,7 +48,7 @@ async def serve(settings: Settings) -> None:
 
 
 def main(env: Mapping[str, str]) -> int:
-    """The exit code: 0 when it was stopped, 2 when a file or setting is wrong (said in the log)."""
+    """The exit code: 0 stopped, 1 the ledger's database does not answer, 2 a file or setting is wrong (said in the log)."""
     configure_logs()
     log = structlog.get_logger().bind(service="console")
     try:
@@ -56,5 +56,8 @@ def main(env: Mapping[str, str]) -> int:
     except ConfigError as error:
         log.error("stopped", why=str(error))
         return 2
+    except Unreachable as error:  # the ledger's database, at the start; later it is waited for
+        log.error("unreachable", why=str(error))
+        return 1
     log.info("ended")
     return 0

@@ -1,4 +1,4 @@
-"""The loop of console: read, write to the ledger, and come back when Kafka was away."""
+"""The loop of console: read, write to the ledger, and come back when Kafka (or the ledger's database) was away."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable
 import structlog
 from handrail.errors import Unreachable
 
-from handrail_console.ledger import Ledger, Positions
+from handrail_console.ledger import Ledger, Positions, Rebuilt
 from handrail_console.source import Source
 
-BATCH = 1_000
+BATCH = 5_000
 READ_S = 0.5
 CHECK_S = 10.0
+BEAT_S = 5.0
+"""How often the ledger is told that there was nothing new."""
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 10.0
 
@@ -32,6 +34,7 @@ class Follower:
         self._sleep = sleep
         self._log = structlog.get_logger().bind(service="console")
         self._away = False
+        self._beat = float("-inf")
 
     async def run(self) -> None:
         """Follow until cancelled: writing is never cut, because it does not await.
@@ -45,6 +48,8 @@ class Follower:
                     self._here(source)
                     wait = FIRST_WAIT_S
                     await self._follow(source)
+            except Rebuilt:
+                self._log.info("rebuilt", ledger=str(self._ledger.place))
             except Unreachable as error:
                 self._gone(error)
                 await self._sleep(wait)
@@ -62,16 +67,21 @@ class Follower:
 
     async def step(self, source: Source) -> int:
         """Read one batch and write it. Gives how many records were new."""
-        return self._ledger.apply(await source.read(BATCH, READ_S))
+        read = await source.read(BATCH, READ_S)
+        now = asyncio.get_running_loop().time()
+        if not read.records and now - self._beat < BEAT_S:
+            return 0
+        self._beat = now
+        return self._ledger.apply(read.records, read.reached, read.highs)
 
     def _here(self, source: Source) -> None:
         self._away = False
-        self._log.info("following", ledger=str(self._ledger.path))
+        self._log.info("following", ledger=str(self._ledger.place))
         for place, lost in source.skipped.items():
             self._log.warning("offsets_gone", topic=place.topic, partition=place.partition, offsets=lost)
 
     def _gone(self, error: Unreachable) -> None:
         """Say it once: it is tried again and again without a word."""
         if not self._away:
-            self._log.warning("kafka_away", why=str(error))
+            self._log.warning("away", why=str(error))
         self._away = True

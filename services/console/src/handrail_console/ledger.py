@@ -1,92 +1,133 @@
-"""The ledger: a projection of the shared topics into one SQLite file. It may be deleted at any time; it is rebuilt.
+"""The ledger: a projection of the shared topics into SQL. It may be made anew at any time (`handrail_console.rebuilding`).
 
 Rows and read positions are written in one transaction, so a crash repeats nothing and leaves nothing out.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
+from uuid import uuid4
 
+from handrail.clock import Clock, SystemClock
 from handrail.contracts import Contracts
 from handrail.errors import StateError
+from sqlalchemy import Connection, Engine, select, update
 
-from handrail_console.projection import Record, project
-from handrail_console.schema import APPLICATION, SCHEMA, VERSION
+from handrail_console import schema
+from handrail_console.database import Place, told
+from handrail_console.migrate import current, migrate, require_current
+from handrail_console.projection import Change, Record, project
+from handrail_console.writing import Writing
 
-BUSY_S = 10.0
-Positions = dict[tuple[str, int], int]
+Where = tuple[str, int]
+"""A topic and a partition of it."""
+Positions = Mapping[Where, int]
+
+
+class Rebuilt(Exception):
+    """The ledger was made anew meanwhile: nothing was written; read on from its positions."""
 
 
 class Ledger:
-    """The writing side. One thread uses it; a second process may, because every batch asks the file for its positions."""
+    """The writing side. One thread uses it; a second process may, because every batch asks the ledger for its positions."""
 
-    def __init__(self, path: Path, contracts: Contracts) -> None:
-        """Open the file, or make it. Raises StateError when it can't be written or is of another version."""
-        self.path = path
+    def __init__(self, place: Place | Path | str, contracts: Contracts, clock: Clock | None = None) -> None:
+        """Open the ledger, or make it.
+
+        Raises StateError when it can't be written or is of a newer build, Unreachable when its server does not answer.
+        """
+        self.place = place if isinstance(place, Place) else Place.of(place)
         self._contracts = contracts
-        with _told(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+        self._clock = clock or SystemClock()
+        self._writing = Writing(self.place.url.get_backend_name())
+        with told(self.place):
+            if self.place.file:
+                self.place.file.parent.mkdir(parents=True, exist_ok=True)
+            self._engine = self.place.engine()
         try:
-            self._prepare()
+            with told(self.place):
+                migrate(self._engine, self.place)
+                with self._engine.begin() as connection:
+                    self._id = self._identified(connection)
         except BaseException:
-            self._db.close()
+            self._engine.dispose()
             raise
 
-    def _prepare(self) -> None:
-        with _told(self.path):
-            if _is_new(self._db):
-                self._db.execute("PRAGMA journal_mode = WAL")
-                try:
-                    self._db.executescript(SCHEMA)
-                except sqlite3.OperationalError:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    if _is_new(self._db):  # else another console was faster
-                        raise
-            check_version(self._db, self.path)
-            # WAL: after a power cut the last batches may be missing, together with their positions: they are read again.
-            self._db.execute("PRAGMA synchronous = NORMAL")
+    def _identified(self, connection: Connection) -> str:
+        found = connection.scalar(select(schema.LEDGER.c.id))
+        if found is None:
+            found = str(uuid4())
+            connection.execute(
+                schema.LEDGER.insert(), {"id": found, "made_at": self._clock.now(), "seen_at": self._clock.now()}
+            )
+        return found
+
+    @property
+    def engine(self) -> Engine:
+        """For what is done to a whole ledger at once."""
+        return self._engine
 
     def positions(self) -> Positions:
-        """The next offset of each (topic, partition) that was read."""
-        with _told(self.path):
-            return self._positions()
+        """The next offset of each topic and partition that was read. From now on, this is the ledger that is written to."""
+        with told(self.place), self._engine.begin() as connection:
+            self._id = self._identified(connection)
+            return _positions(connection)
 
-    def _positions(self) -> Positions:
-        rows = self._db.execute('SELECT topic, "partition", next FROM positions')
-        return {(topic, partition): following for topic, partition, following in rows}
-
-    def apply(self, records: Sequence[Record]) -> int:
+    def apply(self, records: Sequence[Record], reached: Positions | None = None, highs: Positions | None = None) -> int:
         """Write a batch and its positions in one transaction. Gives how many records were new.
 
-        Records below the position of their partition are skipped. Raises StateError (nothing was written then).
+        Records below the position of their partition are skipped. `reached` are offsets below which nothing is left to
+        read (what stands there besides is no record), `highs` where partitions end. Raises StateError, Unreachable or
+        Rebuilt (nothing was written then).
         """
-        if not records:
+        if not records and reached is None:
             return 0
-        applied = 0
-        with _told(self.path), _transaction(self._db):
-            positions = self._positions()
+        with told(self.place), self._engine.begin() as connection:
+            self._require_same(connection)
+            before = _positions(connection)
+            after = dict(before)
+            changes: list[Change] = []
+            applied = 0
             for record in records:
-                place = (record.topic, record.partition)
-                if record.offset < positions.get(place, 0):
+                where = (record.topic, record.partition)
+                if record.offset < after.get(where, 0):
                     continue
-                for change in project(self._contracts, record):
-                    self._db.execute(change.sql, change.values)
-                positions[place] = record.offset + 1
+                changes += project(self._contracts, record)
+                after[where] = record.offset + 1
                 applied += 1
-            self._db.executemany(
-                'INSERT OR REPLACE INTO positions (topic, "partition", next) VALUES (?, ?, ?)',
-                [(*place, following) for place, following in positions.items()],
-            )
+            self._writing.write(connection, changes)
+            self._write_positions(connection, before, after, reached or {}, highs or {})
         return applied
 
+    def _require_same(self, connection: Connection) -> None:
+        """Keeps others from writing until the end of the transaction: SQLite by BEGIN IMMEDIATE, PostgreSQL by this row."""
+        now = self._clock.now()
+        same = connection.execute(update(schema.LEDGER).where(schema.LEDGER.c.id == self._id).values(seen_at=now))
+        if same.rowcount != 1:
+            raise Rebuilt
+
+    def _write_positions(
+        self,
+        connection: Connection,
+        before: Positions,
+        after: dict[Where, int],
+        reached: Positions,
+        highs: Positions,
+    ) -> None:
+        for where, following in reached.items():
+            after[where] = max(following, after.get(where, 0))
+        rows = [
+            {"topic": topic, "partition": partition, "next": following, "high": highs.get((topic, partition))}
+            for (topic, partition), following in after.items()
+            if highs or before.get((topic, partition)) != following
+        ]
+        self._writing.put(connection, "positions", rows)
+
     def close(self) -> None:
-        self._db.close()
+        self._engine.dispose()
 
     def __enter__(self) -> Ledger:
         return self
@@ -95,76 +136,25 @@ class Ledger:
         self.close()
 
 
-def open_for_reading(path: Path) -> sqlite3.Connection:
-    """A connection that can't write, with rows by name. Raises StateError when there is no ledger yet."""
-    if not path.exists():
-        raise StateError(f"no ledger yet at {path}: is console running? `handrail status` tells")
-    with _told(path):
-        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_S, isolation_level=None)
+def _positions(connection: Connection) -> Positions:
+    table = schema.POSITIONS.c
+    rows = connection.execute(select(table.topic, table.partition, table.next))
+    return {(topic, partition): following for topic, partition, following in rows}
+
+
+def open_for_reading(place: Place) -> Engine:
+    """A ledger that nothing can be written to. Raises StateError when there is none yet, or one of another build."""
+    none = f"no ledger yet at {place}: is console running? `handrail status` tells"
+    if place.file and not place.file.exists():
+        raise StateError(none)
+    engine = place.engine(read_only=True)
     try:
-        with _told(path):
-            if _is_new(db):
-                raise StateError(f"no ledger yet at {path}: console is just making it; try again")
-            check_version(db, path)
+        with told(place), closing(engine.connect()) as connection:
+            found = current(connection, place)
+            if found is None:
+                raise StateError(none)
+            require_current(found, place)
     except BaseException:
-        db.close()
+        engine.dispose()
         raise
-    db.row_factory = sqlite3.Row
-    return db
-
-
-def check_version(db: sqlite3.Connection, path: Path) -> None:
-    """Raises StateError when the file is no ledger, or one of another build."""
-    if _pragma(db, "application_id") != APPLICATION:
-        raise StateError(f"{path} is not a ledger of Handrail; name another file with HANDRAIL_LEDGER")
-    version = _pragma(db, "user_version")
-    if version != VERSION:
-        raise StateError(
-            f"the ledger {path} is of version {version}, this build needs {VERSION}: stop console, delete the file and "
-            "its -wal and -shm, start console; it is rebuilt from the topics"
-        )
-
-
-def _is_new(db: sqlite3.Connection) -> bool:
-    with closing(db.execute("SELECT count(*) FROM sqlite_schema")) as cursor:
-        return bool(cursor.fetchone()[0] == 0)
-
-
-def _pragma(db: sqlite3.Connection, name: str) -> int:
-    with closing(db.execute(f"PRAGMA {name}")) as cursor:
-        return int(cursor.fetchone()[0])
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # a full disk may have rolled it back already
-            db.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Tell what SQLite and the file system say in words of ours."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise StateError(f"the ledger {path} can't be used: {error}. {_advice(str(error))}") from error
-    except OSError as error:
-        raise StateError(
-            f"the ledger {path} can't be used: {error.strerror or error}. {_advice(str(error))}"
-        ) from error
-
-
-def _advice(said: str) -> str:
-    if "full" in said or "No space" in said:
-        return "Free some space on its disk; console goes on where it was"
-    if "readonly" in said or "read-only" in said.lower() or "unable to open" in said or "Permission" in said:
-        return "Make its folder writable for this user, or name another file with HANDRAIL_LEDGER"
-    if "locked" in said:
-        return "Another process holds it; is something else than console writing to it?"
-    return "It may be deleted while console is stopped: it is rebuilt from the topics"
+    return engine

@@ -1,21 +1,25 @@
-"""From records of the shared topics to rows of the ledger. Pure: a record gives statements, nothing is executed.
+"""From records of the shared topics to rows of the ledger. Pure: a record gives changes, nothing is executed.
 
 Within a partition records come in order, and the ledger skips those it has had. Beyond that, a transition counts once
-by (run, sequence), and an older generation of a letter never overwrites a newer one.
+by (run, sequence), and an older generation of a letter never overwrites a newer one (`handrail_console.writing`).
+
+`audit`, `alerts` and `systems` are made by `handrail topics provision`, but no service writes them yet: each becomes an entry
+of PROJECTIONS, with its table by a migration, together with its contract.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from handrail.contracts import Contracts
-from handrail.errors import Failure
+from handrail.errors import ContractBroken, Failure
+
+Row = dict[str, Any]
 
 
 class Record(NamedTuple):
@@ -30,96 +34,93 @@ class Record(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One SQL statement and its named parameters."""
+    """A row for a table, or (`forget`) the primary key of one that is to go."""
 
-    sql: str
-    values: dict[str, Any]
+    table: str
+    row: Row
+    forget: bool = False
+
+
+Changes = Callable[[Row, Record], list[Change]]
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """How one topic becomes rows. `forget` is the statement of a tombstone, by `:key`."""
+    """How one topic becomes rows: for each contract in it, how. `forgets` is the table and the key of a tombstone."""
 
-    contract: str
-    changes: Callable[[dict[str, Any], Record], list[Change]]
-    forget: str | None = None
+    contracts: Mapping[str, Changes]
+    forgets: tuple[str, str] | None = None
+    passes: frozenset[str] = field(default_factory=frozenset)
+    """Contracts of the topic that are not for the ledger."""
 
 
 def project(contracts: Contracts, record: Record) -> list[Change]:
     """The changes of one record. What can't be read becomes a row of `unreadable`, never an error."""
     projection = PROJECTIONS[record.topic]
     if record.value is None:
-        if projection.forget is None or record.key is None:
+        if projection.forgets is None or record.key is None:
             return [_unreadable(record, "it has no value")]
-        return [Change(projection.forget, {"key": record.key.decode(errors="replace")})]
+        table, key = projection.forgets
+        return [Change(table, {key: _storable(record.key.decode(errors="replace"))}, forget=True)]
     try:
-        _, value = contracts.decode(record.value, projection.contract)
+        contract, value = contracts.decode(record.value)
+        changes = projection.contracts.get(contract.name)
+        if changes is None:
+            if contract.name in projection.passes:
+                return []
+            raise ContractBroken(f"{contract.name} came where {' or '.join(projection.contracts)} is expected")
     except Failure as error:
         return [_unreadable(record, str(error))]
-    return projection.changes(value, record)
+    if "\0" in "".join([one for one in value.values() if type(one) is str]):
+        value = {name: _storable(one) for name, one in value.items()}
+    return changes(value, record)
+
+
+def _storable(value: Any) -> Any:
+    """PostgreSQL's text can't hold U+0000."""
+    return value.replace("\0", "\\x00") if type(value) is str and "\0" in value else value
 
 
 def _unreadable(record: Record, why: str) -> Change:
-    return Change(
-        'INSERT OR IGNORE INTO unreadable (topic, "partition", "offset", timestamp, key, value, why)'
-        " VALUES (:topic, :partition, :offset, :timestamp, :key, :value, :why)",
-        {**record._asdict(), "why": why},
-    )
+    return Change("unreadable", {**record._asdict(), "why": _storable(why)})
 
 
-def _transition(value: dict[str, Any], record: Record) -> list[Change]:
-    row = {
+def _transition(value: Row, record: Record) -> list[Change]:
+    value["partition"] = record.partition
+    value["offset"] = record.offset
+    return [Change("transitions", value)]
+
+
+def _task(value: Row, _: Record) -> list[Change]:
+    value["opened_at"] = value["at"]
+    return [Change("tasks", value)]
+
+
+def _letter(value: Row, _: Record) -> list[Change]:
+    headers = [[each["name"], readable(each["value"])] for each in value["headers"]]
+    failure = {
         **value,
-        "dedupe": json.dumps(value["dedupe"], sort_keys=True, ensure_ascii=False),
-        "partition": record.partition,
-        "offset": record.offset,
+        "flow": value["flow"] or flow_of(value["stage"]),
+        "problem": _problem(value["field"], value["message"]),
     }
-    return [Change(sql, row) for sql in (_INSERT_TRANSITION, _INSERT_RUN, _ADVANCE_RUN)]
+    value["headers"] = _storable(json.dumps(headers, ensure_ascii=False))
+    return [Change("dead_letters", value), Change("failures", failure)]
 
 
-# The same sequence at another offset should never be: it is counted, so that a broken build can be seen.
-_INSERT_TRANSITION = """
-INSERT INTO transitions (run, sequence, previous, state, event, step, failure_class, reason, attempts, actor, task,
-  first_failure_at, at, "partition", "offset")
-VALUES (:run, :sequence, :previous, :state, :event, :step, :failure_class, :reason, :attempts, :actor, :task,
-  :first_failure_at, :at, :partition, :offset)
-ON CONFLICT DO UPDATE SET repeats = repeats + 1
-  WHERE "offset" <> excluded."offset" OR "partition" <> excluded."partition"
-"""
-_INSERT_RUN = """
-INSERT INTO runs (run, flow, version, route, dedupe, trace, sequence, state, step, failure_class, reason,
-  started_at, updated_at)
-VALUES (:run, :flow, :version, :route, :dedupe, :trace, :sequence, :state, :step, :failure_class, :reason, :at, :at)
-ON CONFLICT DO UPDATE SET
-  started_at = min(started_at, excluded.started_at),
-  trace = coalesce(trace, excluded.trace),
-  dedupe = CASE WHEN dedupe = '{}' THEN excluded.dedupe ELSE dedupe END
-"""
-_ADVANCE_RUN = """
-UPDATE runs SET sequence = :sequence, state = :state, step = :step, failure_class = :failure_class, reason = :reason,
-  updated_at = :at
-WHERE run = :run AND sequence < :sequence
-"""
+def flow_of(stage: str) -> str | None:
+    """The flow that a stage belongs to; None where it serves several."""
+    for kind in (".ingest.", ".transform", ".decision"):
+        flow, found, rest = stage.partition(kind)
+        if found and (not rest) == (kind != ".ingest."):
+            return flow
+    return None
 
 
-def _task(value: dict[str, Any], _: Record) -> list[Change]:
-    return [Change(_UPSERT_TASK, value)]
-
-
-_UPSERT_TASK = """
-INSERT INTO tasks (task, run, flow, version, route, step, kind, state, "group", title, context, runbook, due_at,
-  decided_by, reason, opened_at, at)
-VALUES (:task, :run, :flow, :version, :route, :step, :kind, :state, :group, :title, :context, :runbook, :due_at,
-  :decided_by, :reason, :at, :at)
-ON CONFLICT DO UPDATE SET state = excluded.state, "group" = excluded."group", title = excluded.title,
-  context = excluded.context, runbook = excluded.runbook, due_at = excluded.due_at, decided_by = excluded.decided_by,
-  reason = excluded.reason, at = excluded.at
-"""
-
-
-def _letter(value: dict[str, Any], _: Record) -> list[Change]:
-    headers = json.dumps([[each["name"], readable(each["value"])] for each in value["headers"]], ensure_ascii=False)
-    return [Change(_UPSERT_LETTER, {**value, "headers": headers})]
+def _problem(name: str | None, message: str) -> str | None:
+    """What is wrong with a contract's field, by the words of `handrail.contracts`."""
+    if name is None:
+        return None
+    return "missing" if f"{name} is missing" in message or f"{name} is empty" in message else "invalid"
 
 
 def readable(raw: bytes | None) -> str | dict[str, str] | None:
@@ -133,41 +134,29 @@ def readable(raw: bytes | None) -> str | dict[str, str] | None:
     return text if all(sign.isprintable() for sign in text) else {"base64": base64.b64encode(raw).decode()}
 
 
-_LETTER = tuple(
-    re.findall(
-        r"\w+",
-        """generation stage flow version run route step topic partition offset timestamp key value headers event_id contract
-        failure_class field exception message stack fingerprint attempts trace payload_hash failed_at first_failed_at""",
-    )
-)
-_UPSERT_LETTER = f"""
-INSERT INTO dead_letters (letter, {", ".join(f'"{name}"' for name in _LETTER)})
-VALUES (:letter, {", ".join(f":{name}" for name in _LETTER)})
-ON CONFLICT DO UPDATE SET {", ".join(f'"{name}" = excluded."{name}"' for name in _LETTER)}
-  WHERE excluded.generation >= generation
-"""
+def _letter_state(value: Row, _: Record) -> list[Change]:
+    return [Change("letter_states", value)]
 
 
-def _letter_state(value: dict[str, Any], _: Record) -> list[Change]:
-    return [Change(_UPSERT_STATE, value)]
+def _counts(value: Row, record: Record) -> list[Change]:
+    told = {
+        "partition": record.partition,
+        "offset": record.offset,
+        "stage": value["stage"],
+        "flow": value["flow"] or flow_of(value["stage"]),
+        "at": value["at"],
+    }
+    rows = [{**told, "name": _storable(name), "count": count} for name, count in value["counts"].items()]
+    return [Change("stage_counts", row) for row in rows]
 
-
-_UPSERT_STATE = """
-INSERT INTO letter_states (letter, generation, state, replays, by, reason, at)
-VALUES (:letter, :generation, :state, :replays, :by, :reason, :at)
-ON CONFLICT DO UPDATE SET generation = excluded.generation, state = excluded.state, replays = excluded.replays,
-  by = excluded.by, reason = excluded.reason, at = excluded.at
-  WHERE excluded.generation >= generation
-"""
 
 PROJECTIONS: Mapping[str, Projection] = MappingProxyType(
     {
-        "runs": Projection("handrail/run-transition.v1", _transition),
-        "tasks": Projection("handrail/task.v1", _task, "DELETE FROM tasks WHERE task = :key"),
-        "dead-letters": Projection("handrail/dead-letter.v1", _letter, "DELETE FROM dead_letters WHERE letter = :key"),
-        "recovery.states": Projection(
-            "handrail/letter-state.v1", _letter_state, "DELETE FROM letter_states WHERE letter = :key"
-        ),
+        "runs": Projection({"handrail/run-transition.v1": _transition, "handrail/run-transition.v2": _transition}),
+        "tasks": Projection({"handrail/task.v1": _task}, ("tasks", "task")),
+        "dead-letters": Projection({"handrail/dead-letter.v1": _letter}, ("dead_letters", "letter")),
+        "recovery.states": Projection({"handrail/letter-state.v1": _letter_state}, ("letter_states", "letter")),
+        "stats": Projection({"handrail/stage-counts.v1": _counts}, passes=frozenset({"handrail/stats.v1"})),
     }
 )
 TOPICS = tuple(PROJECTIONS)

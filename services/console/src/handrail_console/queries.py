@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handrail_console.ledger import open_for_reading
+from sqlalchemy import Column, Engine, Select, Table, Text, column, func, select, table
+from sqlalchemy.sql.selectable import TableClause
+
+from handrail_console import schema
+from handrail_console.database import Place, told
+from handrail_console.ledger import Positions, open_for_reading
+from handrail_console.measures import Cases
+from handrail_console.projection import TOPICS
+from handrail_console.standing import Standing, standing
 
 Row = dict[str, Any]
 ENDS = ("done", "rejected", "failed", "compensated", "cancelled", "done-by-hand")
 """States of a run after which nothing more happens."""
-_BRIEF = """letter, generation, stage, flow, version, run, route, step, topic, "partition", "offset", timestamp, key, headers,
-  event_id, contract, failure_class, field, exception, message, fingerprint, attempts, trace, payload_hash, failed_at,
-  first_failed_at, coalesce(length(value), 0) AS bytes, state, replays, state_by, state_reason, state_at"""
+_STATE = ("state", "replays", "state_by", "state_reason", "state_at")
+_LETTERS = table(
+    "letters", *(column(each.name, each.type) for each in schema.DEAD_LETTERS.c), *(column(name) for name in _STATE)
+)
+_BRIEF = [each for each in _LETTERS.c if each.name not in ("value", "stack")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,100 +40,152 @@ class LetterFilter:
 class Queries:
     """The reading side of the ledger. Nothing can be written through it."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, engine: Engine, place: Place) -> None:
+        self._engine = engine
+        self._place = place
 
     @classmethod
-    def open(cls, path: Path) -> Queries:
-        """Raises StateError when there is no ledger, or one of another version."""
-        return cls(open_for_reading(path))
+    def open(cls, where: Place | Path | str) -> Queries:
+        """Raises StateError when there is no ledger, or one of another build, Unreachable when its server is away."""
+        place = where if isinstance(where, Place) else Place.of(where)
+        return cls(open_for_reading(place), place)
 
     def close(self) -> None:
-        self._db.close()
+        self._engine.dispose()
 
     def runs(self, states: Sequence[str] = (), flow: str | None = None, limit: int = 20) -> list[Row]:
         """The runs that moved last, newest first."""
-        where, values = _where([("state", states), ("flow", _one(flow))])
-        rows = self._all(f"SELECT * FROM runs{where} ORDER BY updated_at DESC, run LIMIT ?", [*values, limit])
-        return [_parsed(row) for row in rows]
+        runs = schema.RUNS
+        asked = _narrowed(select(runs), [(runs.c.state, states), (runs.c.flow, _one(flow))])
+        return [_parsed(row) for row in self.all(asked.order_by(runs.c.updated_at.desc(), runs.c.run).limit(limit))]
 
     def count_runs(self, states: Sequence[str] = (), flow: str | None = None) -> int:
-        where, values = _where([("state", states), ("flow", _one(flow))])
-        return int(self._all(f"SELECT count(*) AS n FROM runs{where}", values)[0]["n"])
+        runs = schema.RUNS
+        asked = _narrowed(
+            select(func.count().label("n")).select_from(runs), [(runs.c.state, states), (runs.c.flow, _one(flow))]
+        )
+        return int(self.all(asked)[0]["n"])
 
     def run(self, run: str) -> Row | None:
-        return next((_parsed(row) for row in self._all("SELECT * FROM runs WHERE run = ?", [run])), None)
+        return next((_parsed(row) for row in self.all(select(schema.RUNS).where(schema.RUNS.c.run == run))), None)
 
     def find_runs(self, text: str, limit: int = 20) -> list[Row]:
         """The runs whose id is `text`, else whose business key it is, else whose id begins with it."""
         exact = self.run(text)
         if exact:
             return [exact]
-        by_route = self._all("SELECT * FROM runs WHERE route = ? ORDER BY started_at LIMIT ?", [text, limit])
-        return [_parsed(row) for row in by_route or self._beginning("runs", "run", text, limit)]
+        runs = schema.RUNS
+        by_route = self.all(select(runs).where(runs.c.route == text).order_by(runs.c.started_at).limit(limit))
+        return [_parsed(row) for row in by_route or self._beginning(runs, "run", text, limit)]
 
     def transitions(self, run: str) -> list[Row]:
         """A run's transitions in order."""
-        return self._all("SELECT * FROM transitions WHERE run = ? ORDER BY sequence", [run])
+        steps = schema.TRANSITIONS
+        return self.all(select(steps).where(steps.c.run == run).order_by(steps.c.sequence))
 
     def letters(self, which: LetterFilter) -> list[Row]:
         """Dead letters, oldest first, without their payloads (`bytes` long) and stacks."""
-        where, values = _where(
-            [("state", which.states), ("flow", _one(which.flow)), ("failure_class", _one(which.failure_class))]
+        letters = _LETTERS.c
+        size = func.coalesce(func.length(letters.value), 0).label("bytes")
+        asked = _narrowed(
+            select(*_BRIEF, size),
+            [
+                (letters.state, which.states),
+                (letters.flow, _one(which.flow)),
+                (letters.failure_class, _one(which.failure_class)),
+            ],
         )
-        return self._all(f"SELECT {_BRIEF} FROM letters{where} ORDER BY failed_at, letter", values)
+        return self.all(asked.order_by(letters.failed_at, letters.letter))
 
     def letter(self, letter: str) -> Row | None:
-        return next(iter(self._all("SELECT * FROM letters WHERE letter = ?", [letter])), None)
+        return next(iter(self.all(select(_LETTERS).where(_LETTERS.c.letter == letter))), None)
 
     def find_letters(self, prefix: str, limit: int = 20) -> list[Row]:
         """The letters whose id is or begins with `prefix`."""
-        return self._beginning("letters", "letter", prefix, limit)
+        return self._beginning(_LETTERS, "letter", prefix, limit)
 
     def letters_of(self, run: str) -> list[Row]:
-        return self._all("SELECT * FROM letters WHERE run = ? ORDER BY failed_at", [run])
+        return self.all(select(_LETTERS).where(_LETTERS.c.run == run).order_by(_LETTERS.c.failed_at))
 
     def tasks(self, states: Sequence[str] = (), flow: str | None = None) -> list[Row]:
         """Human tasks; what is due first comes first."""
-        where, values = _where([("state", states), ("flow", _one(flow))])
-        return self._all(f"SELECT * FROM tasks{where} ORDER BY due_at IS NULL, due_at, opened_at, task", values)
+        tasks = schema.TASKS.c
+        asked = _narrowed(select(schema.TASKS), [(tasks.state, states), (tasks.flow, _one(flow))])
+        return self.all(asked.order_by(tasks.due_at.is_(None), tasks.due_at, tasks.opened_at, tasks.task))
 
     def task(self, task: str) -> Row | None:
-        return next(iter(self._all("SELECT * FROM tasks WHERE task = ?", [task])), None)
+        return next(iter(self.all(select(schema.TASKS).where(schema.TASKS.c.task == task))), None)
 
     def find_tasks(self, prefix: str, limit: int = 20) -> list[Row]:
         """The tasks whose id is or begins with `prefix`."""
-        return self._beginning("tasks", "task", prefix, limit)
+        return self._beginning(schema.TASKS, "task", prefix, limit)
 
     def tasks_of(self, run: str) -> list[Row]:
-        return self._all("SELECT * FROM tasks WHERE run = ? ORDER BY opened_at", [run])
+        return self.all(select(schema.TASKS).where(schema.TASKS.c.run == run).order_by(schema.TASKS.c.opened_at))
+
+    def standing(self, now: int, ends: Positions | None = None) -> Standing:
+        """How far behind the topics the ledger is: by `ends`, else by what console saw when it last looked."""
+        [told] = self.all(select(schema.LEDGER)) or [{"seen_at": 0}]
+        return standing(self.all(select(schema.POSITIONS)), TOPICS, told["seen_at"], now, ends)
+
+    def newest_transition(self) -> int | None:
+        """When the newest transition happened that the ledger has."""
+        newest = self.all(select(func.max(schema.RUNS.c.updated_at).label("at")))[0]["at"]
+        return None if newest is None else int(newest)
+
+    def cases(self, since: int, flow: str | None = None) -> Cases:
+        """What the measures are made of: runs that began, and other things that happened, since then."""
+
+        def counted(name: str, what: str) -> list[Row]:
+            view = table(name, *(column(each) for each in ("flow", "segment", "week", "began_at", what)))
+            keys = [view.c.flow, view.c.segment, view.c.week, view.c[what]]
+            return self.all(narrowed(select(*keys, func.count().label("n")), view).group_by(*keys))
+
+        def each(name: str, *what: str) -> list[Row]:
+            view = table(name, *(column(one) for one in ("flow", "week", "began_at", *what)))
+            return self.all(narrowed(select(view), view))
+
+        def narrowed(asked: Select[Any], view: TableClause) -> Select[Any]:
+            return _narrowed(asked.where(view.c.began_at >= since), [(view.c.flow, _one(flow))])
+
+        return Cases(
+            runs=counted("measured_runs", "state"),
+            failed=counted("measured_failures", "failure_class"),
+            recoveries=each("measured_recoveries", "segment", "failed_at", "took_ms", "discarded_at", "how"),
+            duplicates=each("measured_duplicates", "stopped", "found"),
+            by_hand=each("measured_by_hand", "segment", "why", "took_ms"),
+        )
+
+    def count(self, name: str) -> int:
+        """Rows of a table."""
+        return int(self.all(select(func.count().label("n")).select_from(schema.METADATA.tables[name]))[0]["n"])
 
     def count_unreadable(self) -> int:
-        return int(self._all("SELECT count(*) AS n FROM unreadable", [])[0]["n"])
+        return self.count("unreadable")
 
-    def _beginning(self, table: str, column: str, prefix: str, limit: int) -> list[Row]:
+    def all(self, asked: Select[Any]) -> list[Row]:
+        """The rows of a query of one's own."""
+        with told(self._place), self._engine.begin() as connection:
+            return [dict(row) for row in connection.execute(asked).mappings()]
+
+    def _beginning(self, where: Table | TableClause, name: str, prefix: str, limit: int) -> list[Row]:
         if not prefix:
             return []
-        sql = f"SELECT * FROM {table} WHERE substr({column}, 1, ?) = ? ORDER BY {column} LIMIT ?"
-        return self._all(sql, [len(prefix), prefix, limit])
-
-    def _all(self, sql: str, values: Sequence[Any]) -> list[Row]:
-        return [dict(row) for row in self._db.execute(sql, values)]
+        key: Column[str] = where.c[name]  # type: ignore[assignment]
+        begins = func.substr(key, 1, len(prefix), type_=Text) == prefix
+        return self.all(select(where).where(begins).order_by(key).limit(limit))
 
 
 def _one(value: str | None) -> Sequence[str]:
     return () if value is None else (value,)
 
 
-def _where(conditions: Iterable[tuple[str, Sequence[str]]]) -> tuple[str, list[str]]:
-    parts: list[str] = []
-    values: list[str] = []
-    for column, allowed in conditions:
+def _narrowed(asked: Select[Any], conditions: Sequence[tuple[Any, Sequence[str]]]) -> Select[Any]:
+    for where, allowed in conditions:
         if allowed:
-            parts.append(f"{column} IN ({', '.join('?' * len(allowed))})")
-            values.extend(allowed)
-    return (" WHERE " + " AND ".join(parts) if parts else ""), values
+            asked = asked.where(where.in_(list(allowed)))
+    return asked
 
 
 def _parsed(run: Row) -> Row:
-    return {**run, "dedupe": json.loads(run["dedupe"])}
+    return {**run, "dedupe": json.loads(run["dedupe"]), "segments": json.loads(run["segments"])}

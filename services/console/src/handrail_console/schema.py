@@ -1,153 +1,236 @@
-"""The ledger's tables: the only place that knows them. Times are ms since the epoch, UTC.
+"""The ledger's tables as SQLAlchemy knows them. Times are ms since the epoch, UTC.
 
-A change here is a new VERSION; there are no migrations, because the ledger is rebuilt from the topics.
+They are made and changed by the migrations in `migrations/`; a test holds both against each other. The views are in the
+migrations only.
 """
 
 from __future__ import annotations
 
-VERSION = 1
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+
+REVISIONS = ("0001", "0002")
+"""Every migration, in order. The last one is what this build reads and writes."""
 APPLICATION = 0x48524C47
-"""`PRAGMA application_id` of a ledger: the letters HRLG."""
+"""`PRAGMA application_id` of a SQLite ledger: the letters HRLG."""
 
-SCHEMA = f"""
-BEGIN IMMEDIATE;
+METADATA = MetaData()
+_FAILED = text("failure_class IS NOT NULL OR first_failure_at IS NOT NULL")
 
--- One row for each run: its last state. Filled from the transitions.
-CREATE TABLE runs (
-  run TEXT PRIMARY KEY,
-  flow TEXT NOT NULL,
-  version INTEGER NOT NULL,
-  route TEXT NOT NULL,
-  dedupe TEXT NOT NULL,
-  trace TEXT,
-  sequence INTEGER NOT NULL,
-  state TEXT NOT NULL,
-  step TEXT,
-  failure_class TEXT,
-  reason TEXT,
-  started_at INTEGER NOT NULL,
-  updated_at INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX runs_by_route ON runs (route);
-CREATE INDEX runs_by_time ON runs (updated_at);
 
--- Every committed step forward of every run. `repeats` is 0 as long as each came once.
-CREATE TABLE transitions (
-  run TEXT NOT NULL,
-  sequence INTEGER NOT NULL,
-  previous TEXT,
-  state TEXT NOT NULL,
-  event TEXT NOT NULL,
-  step TEXT,
-  failure_class TEXT,
-  reason TEXT,
-  attempts INTEGER NOT NULL,
-  actor TEXT,
-  task TEXT,
-  first_failure_at INTEGER,
-  at INTEGER NOT NULL,
-  "partition" INTEGER NOT NULL,
-  "offset" INTEGER NOT NULL,
-  repeats INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (run, sequence)
-) WITHOUT ROWID;
+def _table(name: str, *parts: Column | PrimaryKeyConstraint | Index) -> Table:  # type: ignore[type-arg]
+    return Table(name, METADATA, *parts, sqlite_with_rowid=False)
 
-CREATE TABLE tasks (
-  task TEXT PRIMARY KEY,
-  run TEXT NOT NULL,
-  flow TEXT NOT NULL,
-  version INTEGER NOT NULL,
-  route TEXT NOT NULL,
-  step TEXT NOT NULL,
-  kind TEXT NOT NULL,
-  state TEXT NOT NULL,
-  "group" TEXT NOT NULL,
-  title TEXT NOT NULL,
-  context TEXT NOT NULL,
-  runbook TEXT,
-  due_at INTEGER,
-  decided_by TEXT,
-  reason TEXT,
-  opened_at INTEGER NOT NULL,
-  at INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX tasks_by_run ON tasks (run);
 
--- Dead letters as they were written last; `headers` is JSON: [[name, text | null | {{"base64": ...}}], ...].
-CREATE TABLE dead_letters (
-  letter TEXT PRIMARY KEY,
-  generation INTEGER NOT NULL,
-  stage TEXT NOT NULL,
-  flow TEXT,
-  version INTEGER,
-  run TEXT,
-  route TEXT,
-  step TEXT,
-  topic TEXT NOT NULL,
-  "partition" INTEGER NOT NULL,
-  "offset" INTEGER NOT NULL,
-  timestamp INTEGER NOT NULL,
-  key BLOB,
-  value BLOB,
-  headers TEXT NOT NULL,
-  event_id TEXT,
-  contract TEXT,
-  failure_class TEXT NOT NULL,
-  field TEXT,
-  exception TEXT,
-  message TEXT NOT NULL,
-  stack TEXT,
-  fingerprint TEXT NOT NULL,
-  attempts INTEGER NOT NULL,
-  trace TEXT,
-  payload_hash TEXT NOT NULL,
-  failed_at INTEGER NOT NULL,
-  first_failed_at INTEGER NOT NULL
-);
-CREATE INDEX dead_letters_by_run ON dead_letters (run);
+def _text(name: str, *, null: bool = False) -> Column:  # type: ignore[type-arg]
+    return Column(name, Text, nullable=null)
 
-CREATE TABLE letter_states (
-  letter TEXT PRIMARY KEY,
-  generation INTEGER NOT NULL,
-  state TEXT NOT NULL,
-  replays INTEGER NOT NULL,
-  by TEXT,
-  reason TEXT,
-  at INTEGER NOT NULL
-) WITHOUT ROWID;
 
--- A dead letter with its state. One that recovery has not seen yet, or that failed again since, is OPEN.
-CREATE VIEW letters AS
-SELECT
-  l.*,
-  CASE WHEN s.generation >= l.generation THEN s.state ELSE 'OPEN' END AS state,
-  coalesce(s.replays, 0) AS replays,
-  CASE WHEN s.generation >= l.generation THEN s.by END AS state_by,
-  CASE WHEN s.generation >= l.generation THEN s.reason END AS state_reason,
-  CASE WHEN s.generation >= l.generation THEN s.at ELSE l.failed_at END AS state_at
-FROM dead_letters AS l LEFT JOIN letter_states AS s USING (letter);
+def _time(name: str, *, null: bool = False) -> Column:  # type: ignore[type-arg]
+    return Column(name, BigInteger, nullable=null)
 
--- Records that could not be read, kept as they were.
-CREATE TABLE unreadable (
-  topic TEXT NOT NULL,
-  "partition" INTEGER NOT NULL,
-  "offset" INTEGER NOT NULL,
-  timestamp INTEGER NOT NULL,
-  key BLOB,
-  value BLOB,
-  why TEXT NOT NULL,
-  PRIMARY KEY (topic, "partition", "offset")
-);
 
--- How far each topic was read: written together with the rows.
-CREATE TABLE positions (
-  topic TEXT NOT NULL,
-  "partition" INTEGER NOT NULL,
-  next INTEGER NOT NULL,
-  PRIMARY KEY (topic, "partition")
-) WITHOUT ROWID;
+def _number(name: str, *, null: bool = False) -> Column:  # type: ignore[type-arg]
+    return Column(name, Integer, nullable=null)
 
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {VERSION};
-COMMIT;
-"""
+
+# Which ledger this is: one row. A rebuilt one has another id, by which a writer sees that its positions are gone.
+LEDGER = _table(
+    "ledger",
+    _text("id"),
+    _time("made_at"),
+    _time("seen_at"),  # when console last looked at the topics
+    PrimaryKeyConstraint("id"),
+)
+
+# One row for each run: its last state. Filled from the transitions. `dedupe` and `segments` are JSON.
+RUNS = _table(
+    "runs",
+    _text("run"),
+    _text("flow"),
+    _number("version"),
+    _text("route"),
+    _text("dedupe"),
+    _text("segments"),
+    _text("trace", null=True),
+    _number("sequence"),
+    _text("state"),
+    _text("step", null=True),
+    _text("failure_class", null=True),
+    _text("reason", null=True),
+    _time("started_at"),
+    _time("updated_at"),
+    PrimaryKeyConstraint("run"),
+    # By hash in PostgreSQL: a business key may be longer than a row of a B-tree there.
+    Index("runs_by_route", "route", postgresql_using="hash"),
+    Index("runs_by_time", "updated_at"),
+)
+
+# What tells a run's customers apart, by the flow's `segments`.
+RUN_SEGMENTS = _table(
+    "run_segments",
+    _text("run"),
+    _text("name"),
+    _text("value"),
+    PrimaryKeyConstraint("run", "name"),
+)
+
+# Every committed step forward of every run. `repeats` is 0 as long as each came once.
+TRANSITIONS = _table(
+    "transitions",
+    _text("run"),
+    _number("sequence"),
+    _text("previous", null=True),
+    _text("state"),
+    _text("event"),
+    _text("step", null=True),
+    _text("failure_class", null=True),
+    _text("reason", null=True),
+    _number("attempts"),
+    _text("actor", null=True),
+    _text("task", null=True),
+    _time("first_failure_at", null=True),
+    _time("at"),
+    _number("partition"),
+    Column("offset", BigInteger, nullable=False),
+    Column("repeats", Integer, nullable=False, server_default="0"),
+    PrimaryKeyConstraint("run", "sequence"),
+    Index("transitions_that_failed", "run", "step", sqlite_where=_FAILED, postgresql_where=_FAILED),
+)
+
+TASKS = _table(
+    "tasks",
+    _text("task"),
+    _text("run"),
+    _text("flow"),
+    _number("version"),
+    _text("route"),
+    _text("step"),
+    _text("kind"),
+    _text("state"),
+    _text("group"),
+    _text("title"),
+    _text("context"),
+    _text("runbook", null=True),
+    _time("due_at", null=True),
+    _text("decided_by", null=True),
+    _text("reason", null=True),
+    _time("opened_at"),
+    _time("at"),
+    PrimaryKeyConstraint("task"),
+    Index("tasks_by_run", "run"),
+)
+
+# Dead letters as they were written last; `headers` is JSON: [[name, text | null | {"base64": ...}], ...].
+DEAD_LETTERS = Table(
+    "dead_letters",
+    METADATA,
+    _text("letter"),
+    _number("generation"),
+    _text("stage"),
+    _text("flow", null=True),
+    _number("version", null=True),
+    _text("run", null=True),
+    _text("route", null=True),
+    _text("step", null=True),
+    _text("topic"),
+    _number("partition"),
+    Column("offset", BigInteger, nullable=False),
+    _time("timestamp"),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary),
+    _text("headers"),
+    _text("event_id", null=True),
+    _text("contract", null=True),
+    _text("failure_class"),
+    _text("field", null=True),
+    _text("exception", null=True),
+    _text("message"),
+    _text("stack", null=True),
+    _text("fingerprint"),
+    _number("attempts"),
+    _text("trace", null=True),
+    _text("payload_hash"),
+    _time("failed_at"),
+    _time("first_failed_at"),
+    PrimaryKeyConstraint("letter"),
+    Index("dead_letters_by_run", "run"),
+)
+
+LETTER_STATES = _table(
+    "letter_states",
+    _text("letter"),
+    _number("generation"),
+    _text("state"),
+    _number("replays"),
+    _text("by", null=True),
+    _text("reason", null=True),
+    _time("at"),
+    PrimaryKeyConstraint("letter"),
+)
+
+# Every failure that became a dead letter, one row a generation: it stays when the letter is closed and forgotten.
+# `flow` is that of the stage where the letter names none; `problem` is `missing` or `invalid` where `field` is known.
+FAILURES = _table(
+    "failures",
+    _text("letter"),
+    _number("generation"),
+    _text("stage"),
+    _text("flow", null=True),
+    _text("run", null=True),
+    _text("step", null=True),
+    _text("failure_class"),
+    _text("contract", null=True),
+    _text("field", null=True),
+    _text("problem", null=True),
+    _time("first_failed_at"),
+    _time("failed_at"),
+    PrimaryKeyConstraint("letter", "generation"),
+    Index("failures_by_run", "run"),
+)
+
+# What a stage did that no other topic tells, one row for each transaction; `flow` is that of the stage where none is named.
+STAGE_COUNTS = _table(
+    "stage_counts",
+    _number("partition"),
+    Column("offset", BigInteger, nullable=False),
+    _text("name"),
+    _text("stage"),
+    _text("flow", null=True),
+    Column("count", BigInteger, nullable=False),
+    _time("at"),
+    PrimaryKeyConstraint("partition", "offset", "name"),
+)
+
+# Records that could not be read, kept as they were.
+UNREADABLE = _table(
+    "unreadable",
+    _text("topic"),
+    _number("partition"),
+    Column("offset", BigInteger, nullable=False),
+    _time("timestamp"),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary),
+    _text("why"),
+    PrimaryKeyConstraint("topic", "partition", "offset"),
+)
+
+# How far each topic was read, written together with the rows; `high` is where it ended when console last looked.
+POSITIONS = _table(
+    "positions",
+    _text("topic"),
+    _number("partition"),
+    Column("next", BigInteger, nullable=False),
+    Column("high", BigInteger),
+    PrimaryKeyConstraint("topic", "partition"),
+)

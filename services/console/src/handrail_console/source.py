@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from handrail.errors import StateError, Unreachable
 
-from handrail_console.ledger import Positions
+from handrail_console.ledger import Positions, Where
 from handrail_console.projection import TOPICS, Record
 from handrail_console.reach import partitions_of
 
@@ -18,6 +19,15 @@ ANSWER_S = 8.0
 SHORT_S = 2.0
 """For what runs in a thread: the end of the process waits for it."""
 FETCH_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What one look gave: records, the offsets below which nothing is left to read, and where partitions end."""
+
+    records: Sequence[Record]
+    reached: Positions
+    highs: Positions
 
 
 class Source:
@@ -28,6 +38,8 @@ class Source:
         self._places = places
         self.skipped: dict[TopicPartition, int] = {}
         """Offsets that were gone before they could be read, by partition."""
+        self.beginnings: Positions = {}
+        """The first offset that each partition still has."""
 
     @classmethod
     async def open(cls, bootstrap: str, positions: Positions) -> Source:
@@ -67,39 +79,48 @@ class Source:
         """
         beginnings = await self._consumer.beginning_offsets(self._places)
         ends = await self._consumer.end_offsets(self._places)
+        self.beginnings = {_where(place): beginning for place, beginning in beginnings.items()}
         for place in self._places:
             following = positions.get((place.topic, place.partition), 0)
             if following > ends[place]:
                 raise StateError(
                     f"the ledger has read {place.topic}[{place.partition}] up to offset {following}, but it ends at "
-                    f"{ends[place]}: the ledger is of another Kafka. Stop console, delete the ledger's file with its "
-                    "-wal and -shm, start console: it is rebuilt"
+                    f"{ends[place]}: the ledger is of another Kafka. Name another ledger with HANDRAIL_LEDGER, or make "
+                    "this one anew from this Kafka: handrail ledger rebuild"
                 )
             if following < beginnings[place] and (place.topic, place.partition) in positions:
                 self.skipped[place] = beginnings[place] - following
             self._consumer.seek(place, max(following, beginnings[place]))
 
-    async def read(self, limit: int, within_s: float) -> list[Record]:
+    async def read(self, limit: int, within_s: float) -> Read:
         """The next records, none when there are none in that time. Raises Unreachable."""
         try:
             fetched = await self._consumer.getmany(timeout_ms=int(within_s * 1000), max_records=limit)
+            reached = {_where(place): await self._consumer.position(place) for place in self._places}
         except OffsetOutOfRangeError as error:
             raise Unreachable(f"a topic was cut or made anew while it was read: {_said(error)}") from error
         except KafkaError as error:
             raise Unreachable(f"Kafka does not answer: {_said(error)}") from error
-        return [
+        records = [
             Record(place.topic, place.partition, one.offset, one.timestamp, one.key, one.value)
-            for place, records in fetched.items()
-            for one in records
+            for place, some in fetched.items()
+            for one in some
         ]
+        highs = {_where(place): self._consumer.highwater(place) or reached[_where(place)] for place in self._places}
+        return Read(records, reached, highs)
+
+    async def ends(self) -> Positions:
+        """Where each partition ends by now. Raises Unreachable."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                found = await self._consumer.end_offsets(self._places)
+        except (KafkaError, TimeoutError) as error:
+            raise Unreachable(f"Kafka does not answer: {_said(error)}") from error
+        return {_where(place): end for place, end in found.items()}
 
     async def check(self) -> None:
         """Ask whether Kafka is there; a silent topic and a dead broker look the same to `read`. Raises Unreachable."""
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                await self._consumer.end_offsets(self._places)
-        except (KafkaError, TimeoutError) as error:
-            raise Unreachable(f"Kafka does not answer: {_said(error)}") from error
+        await self.ends()
 
     async def close(self) -> None:
         await self._consumer.stop()
@@ -116,6 +137,10 @@ class Source:
 def _places(bootstrap: str) -> list[TopicPartition]:
     partitions = partitions_of(bootstrap, TOPICS, SHORT_S)
     return [TopicPartition(name, number) for name in TOPICS for number in partitions[name]]
+
+
+def _where(place: TopicPartition) -> Where:
+    return place.topic, place.partition
 
 
 def _said(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import typer
 from handrail.clock import Clock, SystemClock
 from handrail.contracts import Contracts
+from handrail.recovery.letter import LETTER_BYTES
 from handrail.settings import Settings
 from rich.console import Console
 from rich.table import Table
@@ -54,7 +55,8 @@ class Room:
             queries.close()
 
     def contracts(self) -> Contracts:
-        return Contracts.load(self.settings.contracts)
+        """Those of the project, dead letters of the largest size included."""
+        return Contracts.load(self.settings.contracts, max_bytes=LETTER_BYTES)
 
     def deliver(self, orders: Sequence[Order]) -> None:
         """Raises Unreachable when Kafka did not take them."""

@@ -32,6 +32,9 @@ def list_runs(
     with here.ledger() as ledger:
         rows = ledger.runs(state or (), flow, limit)
         in_all = ledger.count_runs(state or (), flow)
+        warning = ledger.standing(here.clock.now()).warning()
+    if warning:
+        say(warning, err=True)
     if as_json:
         print_json(rows)
         return

@@ -1,0 +1,117 @@
+"""`handrail measures`: how well the automations do, by the four measures."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from handrail.flow.duration import parse_duration
+
+from handrail_console.commands.room import JsonOption, print_json, room, say, show_table
+from handrail_console.measures import Measures, measure, quantile, share, sparkline
+from handrail_console.words import count, span
+
+
+class Part(StrEnum):
+    SEGMENT = "segment"
+    WEEK = "week"
+
+
+def measures(
+    context: typer.Context,
+    flow: Annotated[str | None, typer.Option(help="Only of this flow.")] = None,
+    by: Annotated[Part | None, typer.Option(help="Apart by segment or by week.")] = None,
+    since: Annotated[str, typer.Option(help="Runs begun since: 12h, 90d, or a day (2026-01-31, UTC).")] = "90d",
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Show failed runs by class, time to recovery, duplicate prevention and manual fallback.
+
+    Example: handrail measures --flow order-to-invoice --by week --since 30d
+    """
+    here = room(context)
+    now = here.clock.now()
+    start = _start(since, now)
+    with here.ledger() as ledger:
+        groups = measure(ledger.cases(start, flow), by)
+        warning = ledger.standing(now).warning()
+    if warning:
+        say(warning, err=True)
+    if as_json:
+        print_json({"since": start, "until": now, "by": by, "measures": [group.told() for group in groups]})
+    elif not groups:
+        say("no runs began in that time")
+    else:
+        _show(groups, by, now)
+
+
+def _start(since: str, now: int) -> int:
+    """The beginning of the time asked for, in ms. Raises BadParameter."""
+    try:
+        return now - parse_duration(since)
+    except ValueError:
+        pass
+    try:
+        return int(datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
+    except ValueError:
+        raise typer.BadParameter(f"{since!r} is neither 90d nor 2026-01-31", param_hint="--since") from None
+
+
+def _show(groups: list[Measures], by: Part | None, now: int) -> None:
+    part = [by.upper()] if by else []
+    show_table(
+        ["FLOW", *part, "RUNS", "FAILED", "RECOVERED IN", "STILL OPEN", "DUPLICATES STOPPED", "BY HAND", "TREND"],
+        [
+            [
+                group.flow,
+                *([group.part] if by else []),
+                group.runs.total(),
+                _failed(group),
+                _recovery(group),
+                _open(group, now),
+                _duplicates(group),
+                _by_hand(group),
+                sparkline(group.weeks),
+            ]
+            for group in groups
+        ],
+    )
+    say("")
+    say("Trend: the share of runs that failed, by week. Recovered in: half of all failures (95 %), open ones included.")
+
+
+def _failed(group: Measures) -> str:
+    by_class = ", ".join(f"{n} {name}" for name, n in group.failed.most_common())
+    return f"{group.failed.total()} ({by_class})" if by_class else "0"
+
+
+def _recovery(group: Measures) -> str | None:
+    if not group.recovery:
+        return None
+    half, most = quantile(group.recovery, 50), quantile(group.recovery, 95)
+    return f"{'not yet' if half is None else span(half)} ({'not yet' if most is None else span(most)})"
+
+
+def _open(group: Measures, now: int) -> str:
+    told = str(group.still_open)
+    if group.oldest_open_at is not None:
+        told += f", for {span(now - group.oldest_open_at)}"
+    return told + (f"; {count(group.discarded, 'discarded', 'discarded')}" if group.discarded else "")
+
+
+def _duplicates(group: Measures) -> str | None:
+    if group.stopped is None or group.found is None:
+        return None
+    success = share(group.stopped, group.stopped + group.found)
+    return str(group.stopped) if success is None else f"{group.stopped} ({_percent(success)})"
+
+
+def _by_hand(group: Measures) -> str:
+    found = share(len(group.by_hand), group.finished)
+    return f"{len(group.by_hand)} ({_percent(found)})" if found else str(len(group.by_hand))
+
+
+def _percent(part: float) -> str:
+    """Rounded down, so that 100 % is all of them."""
+    return f"{int(part * 1000) / 10:g} %"

@@ -1,0 +1,160 @@
+"""How changes get into the tables: a few statements for a whole batch, the same rules on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import Connection, Dialect, Table, bindparam, case, delete, func, literal_column, or_
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql.dml import Insert as PostgresqlInsert
+from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
+from sqlalchemy.dialects.sqlite.dml import Insert as SqliteInsert
+
+from handrail_console import schema
+from handrail_console.projection import Change, Row
+
+Insert = SqliteInsert | PostgresqlInsert
+
+
+class Statement:
+    """One statement, compiled once. SQLAlchemy's own way through `execute` costs twice as much as all the rest of a row."""
+
+    def __init__(self, statement: Any, dialect: Dialect) -> None:
+        compiled = statement.compile(dialect=dialect)
+        self._sql = str(compiled)
+        names = list(compiled.positiontup)
+        self._values: Callable[[Row], Any] = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
+
+    def run(self, connection: Connection, rows: list[Row]) -> None:
+        """For each row, in order. Rows may have more than is asked for."""
+        if rows:
+            connection.exec_driver_sql(self._sql, [self._values(row) for row in rows])
+
+
+class Writing:
+    """The statements of one kind of database."""
+
+    def __init__(self, backend: str) -> None:
+        lite = backend == "sqlite"
+        dialect = sqlite.dialect() if lite else psycopg_dialect(paramstyle="format")  # type: ignore[no-untyped-call]
+        self._insert: Callable[[Table], Insert] = sqlite.insert if lite else postgresql.insert
+        self._least = func.min if lite else func.least
+        inserts: Mapping[str, Any] = {
+            "transitions": self._transitions(),
+            "runs": self._runs(),
+            "run_segments": self._insert(schema.RUN_SEGMENTS).on_conflict_do_nothing(),
+            "tasks": self._newest(schema.TASKS, keep=("opened_at", "run", "flow", "version", "route", "step", "kind")),
+            "dead_letters": self._newest(schema.DEAD_LETTERS, by="generation"),
+            "letter_states": self._newest(schema.LETTER_STATES, by="generation"),
+            "failures": self._insert(schema.FAILURES).on_conflict_do_nothing(),
+            "stage_counts": self._insert(schema.STAGE_COUNTS).on_conflict_do_nothing(),
+            "unreadable": self._insert(schema.UNREADABLE).on_conflict_do_nothing(),
+            "positions": self._newest(schema.POSITIONS),
+        }
+        self._puts = {name: Statement(insert, dialect) for name, insert in inserts.items()}
+        self._forgets = {
+            table.name: Statement(
+                delete(table).where(*(column == bindparam(column.name) for column in table.primary_key)), dialect
+            )
+            for table in (schema.TASKS, schema.DEAD_LETTERS, schema.LETTER_STATES)
+        }
+
+    def put(self, connection: Connection, table: str, rows: list[Row]) -> None:
+        """Insert rows, or let them move what is there, one after the other."""
+        self._puts[table].run(connection, rows)
+
+    def write(self, connection: Connection, changes: Iterable[Change]) -> None:
+        """The changes of a batch. Those of one table keep their order; tables don't depend on each other."""
+        by_table: dict[str, list[Change]] = {}
+        for change in changes:
+            by_table.setdefault(change.table, []).append(change)
+        for table, some in by_table.items():
+            for forget, group in groupby(some, lambda change: change.forget):
+                rows = [change.row for change in group]
+                if forget:
+                    self._forgets[table].run(connection, rows)
+                else:
+                    self.put(connection, table, rows)
+                if table == "transitions":
+                    runs = folded(rows)
+                    self.put(connection, "runs", runs)
+                    self.put(connection, "run_segments", [each for run in runs for each in _segments(run)])
+
+    def _transitions(self) -> Insert:
+        """The same sequence at another offset should never be: it is counted, so that a broken build can be seen."""
+        table = schema.TRANSITIONS
+        statement = self._insert(table).values({c.name: bindparam(c.name) for c in table.c if c.name != "repeats"})
+        new = statement.excluded
+        return statement.on_conflict_do_update(
+            index_elements=list(table.primary_key),
+            set_={"repeats": table.c.repeats + literal_column("1")},
+            where=or_(table.c.offset != new.offset, table.c.partition != new.partition),
+        )
+
+    def _runs(self) -> Insert:
+        table, statement = schema.RUNS, self._insert(schema.RUNS)
+        old, new = table.c, statement.excluded
+        moved: dict[str, Any] = {
+            name: case((new.sequence > old.sequence, new[name]), else_=old[name])
+            for name in ("sequence", "state", "step", "failure_class", "reason", "updated_at")
+        }
+        told: dict[str, Any] = {
+            name: case((old[name] == literal_column("'{}'"), new[name]), else_=old[name])
+            for name in ("dedupe", "segments")
+        }
+        return statement.on_conflict_do_update(
+            index_elements=["run"],
+            set_={
+                **moved,
+                **told,
+                "trace": func.coalesce(old.trace, new.trace),
+                "started_at": self._least(old.started_at, new.started_at),
+            },
+        )
+
+    def _newest(self, table: Table, *, by: str | None = None, keep: tuple[str, ...] = ()) -> Insert:
+        """The newest row counts; `by` names a number that must not go down."""
+        statement = self._insert(table)
+        key = [column.name for column in table.primary_key]
+        new = {column.name: statement.excluded[column.name] for column in table.c if column.name not in (*key, *keep)}
+        where = statement.excluded[by] >= table.c[by] if by else None
+        return statement.on_conflict_do_update(index_elements=key, set_=new, where=where)
+
+
+def folded(transitions: list[Row]) -> list[Row]:
+    """The runs that transitions tell of, as each is after the last of them. Pure."""
+    runs: dict[str, Row] = {}
+    for one in transitions:
+        run = runs.get(one["run"])
+        if run is None:
+            runs[one["run"]] = {**one, "started_at": one["at"], "updated_at": one["at"]}
+            continue
+        run["started_at"] = min(run["started_at"], one["at"])
+        run["trace"] = run["trace"] or one["trace"]
+        run["dedupe"] = run["dedupe"] or one["dedupe"]
+        if segments := one.get("segments"):
+            run["segments"] = run.get("segments") or segments
+        if one["sequence"] > run["sequence"]:
+            run |= {name: one[name] for name in ("sequence", "state", "step", "failure_class", "reason")}
+            run["updated_at"] = one["at"]
+    for run in runs.values():
+        run["told"] = run.get("segments") or {}
+        run["dedupe"] = _json(run["dedupe"])
+        run["segments"] = _json(run["told"])
+    return list(runs.values())
+
+
+def _segments(run: Row) -> list[Row]:
+    return [{"run": run["run"], "name": _plain(name), "value": _plain(value)} for name, value in run["told"].items()]
+
+
+def _json(value: Mapping[str, str]) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else "{}"
+
+
+def _plain(text: str) -> str:
+    return text.replace("\0", "\\x00")
