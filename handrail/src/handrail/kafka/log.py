@@ -45,6 +45,7 @@ _MOVING = frozenset(
 )
 _METADATA_PREFIX = b"CGMDv2:"
 _CALL_S = 10.0
+_COMMIT_S = 25.0
 _INIT_S = 30.0
 _WITHOUT_POLL_S = 2.0
 _NO_ROOM_S = 0.01
@@ -296,14 +297,14 @@ class KafkaLog:
                 self._produce(producer, record, on_change)
             self._fault("after-produce")
             offsets = [TopicPartition(self._inbox, p, offset) for p, offset in transaction.offsets.items()]
-            producer.send_offsets_to_transaction(offsets, transaction.membership, _CALL_S)
+            producer.send_offsets_to_transaction(offsets, transaction.membership, _left(started, _CALL_S))
             self._fault("after-offsets")
             self._check_membership(transaction.membership)
-            if producer.flush(settings.MESSAGE_TIMEOUT_S):
+            if producer.flush(_left(started, settings.MESSAGE_TIMEOUT_S)):
                 raise Aborted(f"{self._stage}: not everything could be produced in time")
             self._fault("before-commit")
             self._fault("in-commit")
-            producer.commit_transaction(settings.TRANSACTION_TIMEOUT_S)
+            producer.commit_transaction(_left(started, settings.TRANSACTION_TIMEOUT_S))
         except KafkaException as error:
             trouble = self._trouble(error, "in a transaction")
             raise (Refused(refused[0]) if refused and isinstance(trouble, Aborted) else trouble) from error
@@ -383,6 +384,11 @@ class KafkaLog:
         if starting:
             return Unreachable(f"{text} (Kafka at {self._bootstrap}); is it up? `handrail status`")
         return Aborted(text)
+
+
+def _left(started: float, at_most: float) -> float:
+    """Seconds that this call of a commit may take: all together end before the watchdog would."""
+    return max(_CALL_S / 10, min(at_most, started + _COMMIT_S - time.monotonic()))
 
 
 def _ends_it(error: KafkaError) -> bool:
