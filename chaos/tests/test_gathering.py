@@ -11,6 +11,8 @@ import pytest
 from confluent_kafka import Producer
 from handrail.contracts import Contracts
 from handrail.envelope import Replay, write_internal, write_public, write_replay
+from handrail.kafka.admin import connect
+from handrail.kafka.inspect import describe
 from handrail.kafka.provision import provision
 from handrail.kafka.topics import GroupSpec, TopicSpec, Topology
 from handrail.testing.broker import Broker
@@ -138,6 +140,16 @@ def test_the_books_are_read_from_the_systems_own_database(place: Place, tmp_path
     assert evidence.effects == (Effect(1, "billing", "invoice", "7/1", "run/invoice/r1", 1),)
     (call,) = evidence.calls
     assert (call.operation, call.reference, call.status, call.ending) == ("create-invoice", "7/1", 201, "replied")
+
+
+def test_what_everybody_writes_is_no_evidence_of_a_stage_alone(place: Place) -> None:
+    """The broker may be shared with whole deployments: their runs are not this stage's."""
+    if "runs" not in describe(connect(place.bootstrap)):
+        provision(place.bootstrap, Topology((TopicSpec("runs", "", 2, {}),), (), 1))
+    producer = Producer({"bootstrap.servers": place.bootstrap})
+    producer.produce("runs", b"somebody else's", b"7", 0)
+    assert producer.flush(30) == 0
+    assert place.gathered().topic("runs").records == ()
 
 
 def test_a_stage_without_its_topics_is_named(place: Place) -> None:

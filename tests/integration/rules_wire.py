@@ -63,6 +63,7 @@ class Wire:
         self.requests_of: Counter[tuple[str, int]] = Counter()
         self._lock = threading.Lock()
         self._held: dict[tuple[str, int], tuple[int, Held]] = {}
+        self._lost: set[tuple[str, int]] = set()
         self._connections: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -71,6 +72,17 @@ class Wire:
         with self._lock:
             self._held[what, api] = (nth, held := Held())
         return held
+
+    @contextmanager
+    def without(self, what: str, api: int) -> Iterator[None]:
+        """Every `request` or `response` of this kind is lost meanwhile, also those that are sent again."""
+        with self._lock:
+            self._lost.add((what, api))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._lost.discard((what, api))
 
     def cut(self) -> None:
         """Break every connection; new ones are taken."""
@@ -114,7 +126,7 @@ class Wire:
                     if api in _ADDRESSES:
                         frame = frame.replace(self._theirs, self._own)
                 held = self._stopped(what, api)
-                if held is None or held.passes():
+                if (held is None or held.passes()) and (what, api) not in self._lost:
                     sink.sendall(head + frame)
 
     def _stopped(self, what: str, api: int) -> Held | None:

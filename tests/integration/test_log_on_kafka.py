@@ -14,7 +14,7 @@ import pytest
 from handrail.errors import Aborted, ConfigError
 from handrail.kafka.log import KafkaLog
 from handrail.log import Outgoing, Transaction
-from handrail.testing.broker import Broker
+from handrail.testing.broker import Broker, EmbeddedBroker
 
 
 def sibling(name: str) -> Any:
@@ -108,3 +108,22 @@ def test_many_outputs_wait_for_room_in_the_local_queue(kafka_world: Any, monkeyp
     many = [Outgoing(kafka_world.out, n % 2, b"k", b"%d" % n) for n in range(2_000)]
     log.commit(Transaction(many, [], {0: 0}, batch.membership))
     assert sorted(int(value or b"") for value in values(read(log, kafka_world.out))) == list(range(2_000))
+
+
+@pytest.mark.kafka
+def test_the_ends_are_found_again_however_often_the_broker_was_killed(tmp_path: Path) -> None:
+    """A client that is told "leader epoch is older than broker epoch" may hold on to the old leader for ever."""
+    broker = EmbeddedBroker(tmp_path / "kafka")
+    broker.start()
+    try:
+        world = logs.on_kafka(broker.bootstrap, f"epochs-{time.time_ns()}")
+        log = world.log()
+        where = [(f"{world.stage}.state", 0), (f"{world.stage}.state", 1)]
+        before = log.bounds(where)
+        for _ in range(2):
+            broker.kill()
+            broker.start()
+            assert log.bounds(where) == before
+        world.close()
+    finally:
+        broker.stop()

@@ -88,7 +88,13 @@ class _Reading:
 
     def __init__(self, stages: Sequence[Stage], contracts: PlainContracts, flow: str) -> None:
         self._contracts = contracts
-        self.wanted: set[str] = {"runs", "recovery.states", "recovery.letters.replay", f"{flow}.done"}
+        roles = {stage.role for stage in stages}
+        # Who only looks at a stage of its own may share the broker with others: what they all write is not its evidence.
+        self.wanted: set[str] = {"recovery.letters.replay"}
+        if Role.DECISION in roles:
+            self.wanted |= {"runs", f"{flow}.done"}
+        if Role.RECOVERY in roles:
+            self.wanted.add("recovery.states")
         self.public: set[str] = set()
         self.sources: set[str] = set()
         self.bodies = set(self.wanted)

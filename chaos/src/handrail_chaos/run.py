@@ -114,6 +114,7 @@ class Run:
                 self._push_on()
                 self._turn()
                 bar(int(now), self._told())
+        storm.calm()
         self._took("storm", began)
 
     def _push_on(self) -> None:

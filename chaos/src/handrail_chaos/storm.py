@@ -81,8 +81,8 @@ class Storm:
         except (OSError, OrderRefusedError):  # it is dead now: tick asks again
             return
 
-    def heal(self) -> None:
-        """Nothing misbehaves any more."""
+    def calm(self) -> None:
+        """The storm's time is over: what it has begun and not yet ended, ends. Billing goes on misbehaving."""
         if self._toxiproxy:
             self._toxiproxy.heal()
         self._cluster.heal()
@@ -91,6 +91,11 @@ class Storm:
         for member in list(self._fleet.members.values()):
             if member.stopped:
                 self._fleet.freeze(member.name, False)
+
+    def heal(self) -> None:
+        """Nothing misbehaves any more."""
+        self.calm()
+        for member in list(self._fleet.members.values()):
             if member.ordinal > 0:
                 self._fleet.leave(member.service.name, "end")
         self._rules, self._misbehaves = [], True

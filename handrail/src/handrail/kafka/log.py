@@ -40,14 +40,17 @@ _MOVING = frozenset(
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError._NOENT,  # no leader found
     }
 )
 _METADATA_PREFIX = b"CGMDv2:"
 _CALL_S = 10.0
+_COMMIT_S = 25.0
 _INIT_S = 30.0
 _WITHOUT_POLL_S = 2.0
 _NO_ROOM_S = 0.01
 _AGAIN_S = 0.1
+_SAY_AGAIN_S = 10.0
 
 
 class KafkaLog:
@@ -74,12 +77,16 @@ class KafkaLog:
         self._paused = False
         self._polled = 0.0
         self._fatal: KafkaError | None = None
+        self._said: dict[int, float] = {}
         self._lost_connection = False
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
+        self._admin = self._asker()
         self._producer: Producer | None = None
         self.renew()
         self._consumer = Consumer(settings.stage_consumer(bootstrap, stage, ordinal) | {"error_cb": self._on_error})
         self._consumer.subscribe([inbox], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
+
+    def _asker(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 3})
 
     # --- polling
 
@@ -127,7 +134,8 @@ class KafkaLog:
     def _on_error(self, error: KafkaError) -> None:
         if _ends_it(error):
             self._fatal = error
-        elif error.code() != KafkaError._ALL_BROKERS_DOWN:
+        elif error.code() != KafkaError._ALL_BROKERS_DOWN and time.monotonic() >= self._said.get(error.code(), 0.0):
+            self._said[error.code()] = time.monotonic() + _SAY_AGAIN_S  # a dead Kafka is told of 40 times a second
             self._logger.warning("client", error=error.str())
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -153,6 +161,7 @@ class KafkaLog:
             except KafkaException as error:
                 if error.args[0].code() not in _MOVING or time.monotonic() > deadline:
                     raise self._trouble(error, "asking for watermarks") from error
+                self._admin = self._asker()  # the old one may hold the leader that it knows for true for ever
             else:
                 if all(0 <= low[where] <= high[where] for where in partitions):
                     return {where: (low[where], high[where]) for where in partitions}
@@ -288,14 +297,14 @@ class KafkaLog:
                 self._produce(producer, record, on_change)
             self._fault("after-produce")
             offsets = [TopicPartition(self._inbox, p, offset) for p, offset in transaction.offsets.items()]
-            producer.send_offsets_to_transaction(offsets, transaction.membership, _CALL_S)
+            producer.send_offsets_to_transaction(offsets, transaction.membership, _left(started, _CALL_S))
             self._fault("after-offsets")
             self._check_membership(transaction.membership)
-            if producer.flush(settings.MESSAGE_TIMEOUT_S):
+            if producer.flush(_left(started, settings.MESSAGE_TIMEOUT_S)):
                 raise Aborted(f"{self._stage}: not everything could be produced in time")
             self._fault("before-commit")
             self._fault("in-commit")
-            producer.commit_transaction(settings.TRANSACTION_TIMEOUT_S)
+            producer.commit_transaction(_left(started, settings.TRANSACTION_TIMEOUT_S))
         except KafkaException as error:
             trouble = self._trouble(error, "in a transaction")
             raise (Refused(refused[0]) if refused and isinstance(trouble, Aborted) else trouble) from error
@@ -375,6 +384,11 @@ class KafkaLog:
         if starting:
             return Unreachable(f"{text} (Kafka at {self._bootstrap}); is it up? `handrail status`")
         return Aborted(text)
+
+
+def _left(started: float, at_most: float) -> float:
+    """Seconds that this call of a commit may take: all together end before the watchdog would."""
+    return max(_CALL_S / 10, min(at_most, started + _COMMIT_S - time.monotonic()))
 
 
 def _ends_it(error: KafkaError) -> bool:

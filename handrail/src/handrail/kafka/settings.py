@@ -17,6 +17,7 @@ def _common(bootstrap: str, client: str) -> dict[str, Any]:
         "client.id": client,
         "retry.backoff.ms": 10,  # back-to-back commits wait for the last one's end: 103 ms with the default, 12 ms so
         "socket.connection.setup.timeout.ms": 5_000,  # 30 s by default: a restore beside a dead broker took 40 s
+        "socket.timeout.ms": 6_000,  # below the time that a call has: a frame that was lost is asked for again within it
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2_000,
         "log_level": 3,
