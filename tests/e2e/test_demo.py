@@ -30,9 +30,11 @@ Ended = subprocess.CompletedProcess[str]
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Ended]]:
     """All three at once, each on a stack of its own: most of their time is waiting for retries."""
 
+    homes = {name: tmp_path_factory.mktemp(name) for name in RUNS}  # here: pytest's factory is not for threads
+
     def run(name: str) -> Ended:
         return subprocess.run(
-            [sys.executable, "-m", "handrail_demo", *RUNS[name], "--home", str(tmp_path_factory.mktemp(name))],
+            [sys.executable, "-m", "handrail_demo", *RUNS[name], "--home", str(homes[name])],
             cwd=PROJECT,
             env={name: value for name, value in os.environ.items() if not name.startswith("HANDRAIL_")},
             capture_output=True,

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from confluent_kafka.admin import AdminClient
 
 METADATA, FIND_COORDINATOR = 3, 10
+END_TXN = 26
 WITHIN_S = 60.0
 _ADDRESSES = frozenset({METADATA, FIND_COORDINATOR})
 

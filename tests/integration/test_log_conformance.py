@@ -35,7 +35,6 @@ join, poll_until, take, older = logs.join, logs.poll_until, logs.take, logs.olde
 transaction, read, values = logs.transaction, logs.read, logs.values
 
 _count = iter(range(10_000))
-END_TXN = 26
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -71,10 +70,10 @@ def unsure(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Callable[[Any,
         @contextmanager
         def on_the_wire(_log: Any, fate: str) -> Iterator[None]:
             if fate == "unknown":
-                with wire.without("response", END_TXN):
+                with wire.without("response", rules_wire.END_TXN):
                     yield
                 return
-            held = wire.hold("request", END_TXN)
+            held = wire.hold("request", rules_wire.END_TXN)
             yield
             held.release()
 

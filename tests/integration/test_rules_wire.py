@@ -30,7 +30,7 @@ def sibling(name: str) -> Any:
 crash_world, stories, rules_wire = sibling("crash_world"), sibling("rules_stories"), sibling("rules_wire")
 ends, said, stop, wait = crash_world.ends, crash_world.said, crash_world.stop, crash_world.wait
 story, relay = stories.story, rules_wire.relay
-FETCH, END_TXN, INIT_PRODUCER_ID, TXN_OFFSET_COMMIT = 1, 26, 22, 28
+FETCH, END_TXN, INIT_PRODUCER_ID, TXN_OFFSET_COMMIT = 1, rules_wire.END_TXN, 22, 28
 KILLED = -signal.SIGKILL
 
 pytestmark = pytest.mark.kafka

@@ -35,9 +35,9 @@ from handrail_demo.workload import Publication, Recipe, workload
 TOPIC = "ingest.orders.order-accepted"
 FLOW = "order-to-invoice"
 RATE = 250.0
-STUCK_S = 12.0
+STUCK_S = 30.0
 """No news for longer than this means that there is none to come: a retry waits 6 s at most (5 s and a fifth), a call 2 s,
-and an intent that was cut off by a crash is asked about after 7.3 s."""
+an intent that was cut off by a crash is asked about after 7.3 s, and a killed service is back in its group after 15 s."""
 KILLS: Sequence[tuple[float, str, Inbox]] = (
     (0.25, "ingest", Inbox(f"{FLOW}.{TOPIC}", TOPIC)),
     (0.50, "decision", Inbox(f"{FLOW}.decision", f"{FLOW}.decision")),
