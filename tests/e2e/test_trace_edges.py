@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from handrail.telemetry import ALLOWED, trace_id
+from handrail.telemetry import ALLOWED
 from handrail.testing.otlp import Span, edges
+from handrail.traceparent import trace_id
 from handrail_console.orders import Sender, letter_order, task_order
 
 pytestmark = pytest.mark.kafka

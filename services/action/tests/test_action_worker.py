@@ -18,8 +18,9 @@ from handrail.clock import SystemClock
 from handrail.contracts import Contracts
 from handrail.flow import Flows, System
 from handrail.message import Finished
-from handrail.telemetry import Telemetry, trace_id
+from handrail.telemetry import Telemetry
 from handrail.testing.clock import ManualClock
+from handrail.traceparent import trace_id
 from handrail_action.calls import Job, Reply
 from handrail_action.worker import MAX_REPLY_BYTES, ROOM, HttpWorker
 
