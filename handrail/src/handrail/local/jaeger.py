@@ -69,6 +69,11 @@ class Jaeger:
         except NoGo as error:
             raise ConfigError(f"Docker does not answer, and {error}; or start without --jaeger") from error
 
+    @classmethod
+    def is_here(cls, env: Mapping[str, str]) -> bool:
+        """Whether it can be run at once, without building it."""
+        return docker_answers(env) or PROGRAM.present(env) is not None
+
     @property
     def page(self) -> str:
         return f"http://{LOOPBACK}:{self.ports.page}"
