@@ -234,9 +234,11 @@ def _say_ready(
 ) -> None:
     for process in ended:
         console.print(f"[bold red]{process.name} does not run[/]: {process.note} (handrail logs {process.name})")
+    services = [one.name for one in state.services if one.page is None]
+    running = set(services) - {one.name for one in ended}
     console.print(
-        f"[bold green]ready[/] in {seconds:.1f} s: Kafka at {state.bootstrap}, {len(state.services) - len(ended)} of "
-        f"{len(state.services)} services. See handrail status, handrail logs -f; stop with {stops}"
+        f"[bold green]ready[/] in {seconds:.1f} s: Kafka at {state.bootstrap}, {len(running)} of {len(services)} "
+        f"services. See handrail status, handrail logs -f; stop with {stops}"
     )
     for page in (one.page for one in state.services if one.page):
         console.print(f"traces at {page}, and by handrail trace <run>")
