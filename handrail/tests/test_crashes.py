@@ -59,6 +59,15 @@ def test_a_condemned_record_stays_so_until_it_is_behind_us(tmp_path: Path) -> No
     two.close()
 
 
+def test_a_record_that_stands_twice_in_one_batch_is_forgotten_once(tmp_path: Path) -> None:
+    """A replay that was given twice; found by the model."""
+    end_with(tmp_path, "a")
+    crashes = Crashes(tmp_path)
+    crashes.forget(["a", "a"])
+    assert not crashes.suspects
+    crashes.close()
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a": "many"}', b"\xff\xfe"])
 def test_a_broken_file_of_counts_only_means_that_counting_begins_again(tmp_path: Path, content: bytes) -> None:
     Crashes(tmp_path).close()

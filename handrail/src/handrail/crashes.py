@@ -58,8 +58,8 @@ class Crashes:
         return bool(self._counts) and self._counts.get(key, 0) >= LIMIT
 
     def forget(self, keys: Iterable[str]) -> None:
-        """These were committed. Raises StateError when the folder can't be written."""
-        known = [key for key in keys if key in self._counts]
+        """These were committed, some perhaps twice in one batch. Raises StateError when the folder can't be written."""
+        known = self._counts.keys() & set(keys)
         for key in known:
             del self._counts[key]
         if known:

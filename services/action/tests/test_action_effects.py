@@ -44,7 +44,7 @@ def test_nothing_is_called_before_its_intent_is_committed(bench: Make) -> None:
     b = bench()
     b.driver.log.fail_next = "aborted"
     b.command()
-    assert b.driver.stage.counters["aborted"] == 1
+    assert b.driver.stage.counters["aborted.broker"] == 1
     assert len(b.phone.started) == 1, "once, after the second try to commit"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from handrail.errors import Aborted, ConfigError, Fenced, Refused
+from handrail.errors import Aborted, ConfigError, Fenced, Moved, Refused, Unrestored
 from handrail.log import Batch, Fault, Outgoing, Record, TopicPartition, Transaction, Written, no_fault
 from handrail.testing.group import UNKNOWN, Membership
 from handrail.testing.memory_broker import MemoryBroker
@@ -153,7 +153,7 @@ class MemoryLog:
     def _check(self, membership: Membership) -> None:
         """A consumer that has not joined has generation -1 and would not be fenced by the broker."""
         if membership.generation < 0 or membership.generation != self._generation:
-            raise Aborted(f"the group moved on from generation {membership.generation} to {self._generation}")
+            raise Moved(f"the group moved on from generation {membership.generation} to {self._generation}")
 
     def renew(self) -> None:
         self._broker.meanwhile()
@@ -185,7 +185,7 @@ class MemoryLog:
                 return
             yield []
             self._broker.meanwhile()
-        raise Aborted(f"{self._stage}: restore did not reach {left}: an open transaction hides what was committed")
+        raise Unrestored(f"{self._stage}: restore did not reach {left}: an open transaction hides what was committed")
 
     def committed(self, partitions: list[int]) -> dict[int, int]:
         self.calls.append("committed")
