@@ -39,10 +39,10 @@ class Pages:
         }
         self._environment.globals["asset"] = assets.url
 
-    def answer(self, status: int, template: str, now: int, **context: Any) -> Response:
+    def answer(self, code: int, template: str, now: int, **context: Any) -> Response:
         """`now` (ms) is when the page is made, which it says. What it shows may be private: nobody keeps a copy."""
         html = self._environment.get_template(template).render(now=now, **{"ledger": None, **context})
-        return HTMLResponse(html, status, headers={"Cache-Control": "no-store"})
+        return HTMLResponse(html, code, headers={"Cache-Control": "no-store"})
 
 
 def encoded(text: object) -> str:
