@@ -97,7 +97,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "HANDRAIL_SYSTEMS": str(PROJECT / "systems"),
             "HANDRAIL_JAEGER": JAEGER,
         }
-        server = PageServer(application(Settings.from_env(env), PageSettings.from_env(env), SystemClock()), "127.0.0.1", 0)
+        server = PageServer(
+            application(Settings.from_env(env), PageSettings.from_env(env), SystemClock()), "127.0.0.1", 0
+        )
         try:
             yield server.url
         finally:

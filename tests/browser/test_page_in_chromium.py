@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_a_reader_of_the_screen_finds_its_way(window: Any, name: str) -> None:
     assert len(window.driver.find_elements(By.CSS_SELECTOR, "main, h1")) == 2
     levels = [int(one.tag_name[1]) for one in window.driver.find_elements(By.CSS_SELECTOR, "h1, h2, h3, h4")]
     assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False)), levels
+    assert all(after <= before + 1 for before, after in pairwise(levels)), levels
     unnamed = "return [...document.querySelectorAll('nav, form, section, aside')]"
     unnamed += ".filter(one => !one.ariaLabel && !one.getAttribute('aria-labelledby')).map(one => one.outerHTML)"
     assert [one for one in window.ask(unnamed) if 'class="wrong"' not in one] == []
@@ -123,7 +124,7 @@ def test_every_link_leads_somewhere(window: Any, page: str) -> None:
                     todo.append(inside)
             else:
                 assert link.startswith("http://127.0.0.1:16686/trace/"), link
-    assert {status for status in found.values()} == {200}, found
+    assert set(found.values()) == {200}, found
     assert {"/", "/incidents", "/tasks", "/runs"} <= set(found)
     assert any(path.startswith("/runs/") for path in found)
     assert window.complaints() == []

@@ -60,9 +60,20 @@ class Town:
         yield self._step(run, flow, route, 3, "failed", "outcome", at + 2600, attempts=7, **why)
         yield self._of("dead-letters", run, self._letter(run, flow, route, kind, message, at + 2600))
         if at < self.now - 20 * DAY:  # what is older was replayed and is done
-            yield self._step(run, flow, route, 4, "acting", "replay", at + HOUR, step="invoice", first_failure_at=at + 900)
             yield self._step(
-                run, flow, route, 5, "done", "outcome", at + HOUR + 900, step="invoice", attempts=1, first_failure_at=at + 900
+                run, flow, route, 4, "acting", "replay", at + HOUR, step="invoice", first_failure_at=at + 900
+            )
+            yield self._step(
+                run,
+                flow,
+                route,
+                5,
+                "done",
+                "outcome",
+                at + HOUR + 900,
+                step="invoice",
+                attempts=1,
+                first_failure_at=at + 900,
             )
             closed = {"letter": run, "generation": 1, "state": "RESOLVED", "replays": 1, "by": "ann", "reason": None}
             told = {"stage": f"{flow}.decision", "flow": flow, "failure_class": kind, "at": at + HOUR + 1000}

@@ -163,7 +163,7 @@ def test_the_overview_says_how_each_flow_is_and_what_to_do(told: Ledger, browser
     assert "then: handrail dlq replay 9c1d2e3f-0000-5000-8000-000000000001" in seen
     assert "Let order-to-invoice 7 go on?" in seen
     assert "handrail tasks approve t" in seen
-    assert "Up to date : looked 0 ms ago, 0 to come" in seen
+    assert "Up to date : console looked 0 ms ago, 0 records to come" in seen
 
 
 def test_a_flow_has_its_measures_by_week_and_its_purpose(told: Ledger, browser: Browser) -> None:
@@ -176,7 +176,10 @@ def test_a_flow_has_its_measures_by_week_and_its_purpose(told: Ledger, browser: 
 def test_a_run_tells_its_story_and_links_its_trace(told: Ledger, serve: Callable[..., Browser]) -> None:
     without = serve().ask(f"/runs/{RUN}")
     assert "The order arrived (order_id 7, revision 1) and was prepared." in without.text
-    assert "Step invoice failed (business): billing said no: credit refused. 1 attempt. It became a dead letter." in without.text
+    assert (
+        "Step invoice failed (business): billing said no: credit refused. 1 attempt. It became a dead letter."
+        in without.text
+    )
     assert "Stopped as failed after 2.0 s; 1 attempt." in without.text
     assert "Jaeger" not in without.text
     with_jaeger = serve(HANDRAIL_JAEGER="http://127.0.0.1:16686/").ask(f"/runs/{RUN}")
@@ -393,9 +396,7 @@ def test_a_fault_of_ours_is_a_page_without_its_inside(
     assert "JSONDecodeError" in capsys.readouterr().out
 
 
-def test_a_question_that_takes_too_long_is_cut_off(
-    told: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_question_that_takes_too_long_is_cut_off(told: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from handrail_console.database import TookTooLong
     from handrail_console.queries import Queries
     from sqlalchemy import text
@@ -437,7 +438,9 @@ def test_by_default_only_this_machine_can_see_it() -> None:
     assert settings.hosts == {"localhost", "127.0.0.1", "::1"}
 
 
-@pytest.mark.parametrize("given", ["javascript:alert(1)", "127.0.0.1:16686", "http://u:p@h", 'http://h/"x', "http://[h"])
+@pytest.mark.parametrize(
+    "given", ["javascript:alert(1)", "127.0.0.1:16686", "http://u:p@h", 'http://h/"x', "http://[h"]
+)
 def test_a_wrong_address_of_jaeger_is_refused(given: str) -> None:
     with pytest.raises(ConfigError, match="HANDRAIL_JAEGER"):
         PageSettings.from_env({"HANDRAIL_JAEGER": given})

@@ -214,6 +214,8 @@ def _say_ready(
         f"[bold green]ready[/] in {seconds:.1f} s: Kafka at {state.bootstrap}, {len(state.services) - len(ended)} of "
         f"{len(state.services)} services. See handrail status, handrail logs -f; stop with {stops}"
     )
+    if state.web:
+        console.print(f"how it goes: {state.web}")
     if state.bootstrap != Settings.from_env(os.environ).bootstrap:
         console.print(f"in other terminals first: export HANDRAIL_BOOTSTRAP={state.bootstrap}")
 
@@ -237,6 +239,8 @@ def _show(console: Console, state: StackState, kafka_answers: bool) -> None:
         )
     console.print(f"{state.state}: supervisor pid {state.pid}, since {_ago(state.started_at)}")
     console.print(table)
+    if state.web:
+        console.print(f"page: {state.web}")
     if not kafka_answers:
         console.print(f"[red]Kafka does not answer at {state.bootstrap}[/]")
 

@@ -12,9 +12,12 @@ from handrail.errors import HandrailError
 from handrail.local import processes, restarts
 from handrail.local.kafka import LocalKafka
 from handrail.local.logs import Lines
-from handrail.local.ports import LOOPBACK, free_port
+from handrail.local.ports import LOOPBACK, free_or, free_port
 from handrail.local.services import Service
 from handrail.local.state import BROKEN, RUNNING, STOPPED, WAITING, ProcessState
+
+WEB_PORT = 19080
+"""Where the page is unless HANDRAIL_WEB says otherwise, or another stack's page is there."""
 
 
 class Member:
@@ -24,7 +27,9 @@ class Member:
         self.service = service
         self.wanted = True
         self.http = f"{LOOPBACK}:{free_port()}" if service.answers else None
-        self._env = {**env, "HANDRAIL_HTTP": self.http} if self.http else env
+        self.web = (env.get("HANDRAIL_WEB") or f"{LOOPBACK}:{free_or(WEB_PORT)}") if service.web else None
+        places = {"HANDRAIL_HTTP": self.http, "HANDRAIL_WEB": self.web}
+        self._env = {**env, **{name: place for name, place in places.items() if place}}
         self._child: processes.Child | None = None
         self._lines = Lines()
         self._started = 0.0
@@ -56,7 +61,9 @@ class Member:
         assert self._child.stdout is not None
         os.set_blocking(self._child.stdout.fileno(), False)
         self._started = time.monotonic()
-        self._state = ProcessState(self.name, RUNNING, self._child.pid, _now(), restarts_so_far, http=self.http)
+        self._state = ProcessState(
+            self.name, RUNNING, self._child.pid, _now(), restarts_so_far, http=self.http, web=self.web
+        )
         return self._child.stdout.fileno()
 
     def read(self) -> tuple[list[str], bool]:

@@ -27,7 +27,7 @@ class ProcessState:
     """One process of the stack.
 
     `since` is when it was started or ended, ms; `note` says why it is not running; `http` is where it answers about its
-    health (host:port).
+    health, `web` where it shows people a page (host:port).
     """
 
     name: str
@@ -37,6 +37,7 @@ class ProcessState:
     restarts: int = 0
     note: str = ""
     http: str | None = None
+    web: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class StackState:
     @property
     def processes(self) -> tuple[ProcessState, ...]:
         return (*((self.kafka,) if self.kafka else ()), *self.services)
+
+    @property
+    def web(self) -> str | None:
+        """The address of the page that shows how all goes, while that runs."""
+        return next((f"http://{one.web}/" for one in self.services if one.web and one.state == RUNNING), None)
 
     @property
     def whole(self) -> bool:

@@ -118,7 +118,7 @@ class Queries:
         each = _LETTERS.c
         count, first = func.count().label("count"), func.min(each.first_failed_at).label("first_seen")
         one = func.min(each.state.concat(" ").concat(each.letter)).label("one")  # OPEN comes before REPLAYING
-        groups = (
+        groups: Select[Any] = (
             select(count, first, func.max(each.failed_at).label("last_seen"), one)
             .where(each.state.in_(list(states)))
             .group_by(each.fingerprint, each.flow, each.stage)
@@ -142,9 +142,7 @@ class Queries:
         """Open tasks by `flow`: `count`, how many of them are `overdue`, since when the `oldest` waits (ms)."""
         tasks = schema.TASKS.c
         overdue = func.count(case((tasks.due_at < now, 1))).label("overdue")
-        counted = select(
-            tasks.flow, func.count().label("count"), overdue, func.min(tasks.opened_at).label("oldest")
-        )
+        counted = select(tasks.flow, func.count().label("count"), overdue, func.min(tasks.opened_at).label("oldest"))
         return self.all(counted.where(tasks.state == "open").group_by(tasks.flow))
 
     def flows(self) -> list[str]:

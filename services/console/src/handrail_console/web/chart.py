@@ -30,10 +30,11 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """`text` says the same in words."""
+    """`text` says the same in words; `highest` is what the whole height means."""
 
     bars: tuple[Bar, ...]
     text: str
+    highest: str = ""
     width: int = WEEKS * STEP
     height: int = HEIGHT
 
@@ -50,7 +51,8 @@ def trend(weeks: Mapping[str, tuple[int, int]]) -> Chart:
         Bar(index * STEP, None if one is None else _height(one, highest), bool(one)) for index, one in enumerate(shares)
     )
     told = [f"{day.isoformat()}: {percent(one)}" for day, one in zip(days, shares, strict=True) if one is not None]
-    return Chart(bars, "Failed runs by week. " + ("; ".join(told) if told else "No runs"))
+    text = "Failed runs by week. " + ("; ".join(told) if told else "No runs")
+    return Chart(bars, text, percent(highest) if highest else "")
 
 
 def _share(runs: int, failed: int) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from shlex import quote
 from typing import Any
 
@@ -104,7 +104,7 @@ def overview(queries: Queries, owners: Owners, since: int, now: int) -> Overview
 def flow(queries: Queries, owners: Owners, name: str, since: int, now: int) -> FlowLook | None:
     """None where nobody knows it."""
     cases = queries.cases(since, name)
-    [whole] = measure(cases, None) or [None]
+    whole = next(iter(measure(cases, None)), None)
     opened = open_of(queries, owners, now).get(name)
     if whole is None and opened is None and name not in owners.flows and name not in queries.flows():
         return None
@@ -119,20 +119,15 @@ def flow(queries: Queries, owners: Owners, name: str, since: int, now: int) -> F
 
 def open_of(queries: Queries, owners: Owners, now: int) -> dict[str, Open]:
     """By flow; a letter without one counts for the flow that its stage is named for, else for the stage."""
-    letters: dict[str, tuple[int, int]] = {}
+    found: dict[str, Open] = {}
     for row in queries.open_by_flow(OPEN_LETTERS[:1]):
         name = row["flow"] or _flow_of(row["stage"], owners.flows)
-        count, oldest = letters.get(name, (0, row["oldest"]))
-        letters[name] = count + row["count"], min(oldest, row["oldest"])
-    tasks = {row["flow"]: row for row in queries.tasks_by_flow(now)}
-    return {
-        name: Open(
-            *letters.get(name, (0, None)),
-            tasks=tasks[name]["count"] if name in tasks else 0,
-            overdue=tasks[name]["overdue"] if name in tasks else 0,
-        )
-        for name in {*letters, *tasks}
-    }
+        before = found.get(name, Open())
+        oldest = min(row["oldest"], row["oldest"] if before.letters_since is None else before.letters_since)
+        found[name] = replace(before, letters=before.letters + row["count"], letters_since=oldest)
+    for row in queries.tasks_by_flow(now):
+        found[row["flow"]] = replace(found.get(row["flow"], Open()), tasks=row["count"], overdue=row["overdue"])
+    return found
 
 
 def incidents(queries: Queries, owners: Owners, limit: int) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +29,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters |= {
+        filters: dict[str, Callable[..., object]] = {
             "line": line,
             "shown": shown,
             "span": span,
@@ -37,6 +38,7 @@ class Pages:
             "encoded": encoded,
             "step": step,
         }
+        self._environment.filters.update(filters)
         self._environment.globals["asset"] = assets.url
 
     def answer(self, code: int, template: str, now: int, **context: Any) -> Response:

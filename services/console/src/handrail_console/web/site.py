@@ -82,9 +82,7 @@ class Site:
         period, since = self._since(request)
         every = _chosen(request, "every", ("", str(EVERY_S)), "")
         with self._reading() as queries:
-            seen = self._overviews.get(
-                period, lambda: looks.overview(queries, self.owners, since, self.clock.now())
-            )
+            seen = self._overviews.get(period, lambda: looks.overview(queries, self.owners, since, self.clock.now()))
             incidents = looks.incidents(queries, self.owners, looks.FIRST + 1)
             tasks = looks.tasks(queries, looks.FIRST + 1)
             return self._page(
@@ -111,14 +109,12 @@ class Site:
                 raise NotFound("There is no such flow, neither in the ledger nor among the files.")
             return self._page(queries, "flow.html", seen=seen, period=period, periods=PERIODS)
 
-    def incidents(self, request: Request) -> Response:
+    def incidents(self, _: Request) -> Response:
         with self._reading() as queries:
             rows = looks.incidents(queries, self.owners, looks.MOST + 1)
-            return self._page(
-                queries, "incidents.html", incidents=rows[: looks.MOST], more=len(rows) > looks.MOST
-            )
+            return self._page(queries, "incidents.html", incidents=rows[: looks.MOST], more=len(rows) > looks.MOST)
 
-    def tasks(self, request: Request) -> Response:
+    def tasks(self, _: Request) -> Response:
         with self._reading() as queries:
             rows = looks.tasks(queries, looks.MOST + 1)
             return self._page(queries, "tasks.html", tasks=rows[: looks.MOST], more=len(rows) > looks.MOST)
@@ -212,7 +208,7 @@ class Site:
         answer.headers.update(error.headers or {})
         return answer
 
-    async def _broken(self, _: Request, error: Exception) -> Response:
+    async def _broken(self, _: Request, __: Exception) -> Response:
         return HTMLResponse("<!doctype html><title>500</title><p>Something went wrong here.", 500)
 
     def _wrong(self, status: int, title: str, what: str) -> Response:
