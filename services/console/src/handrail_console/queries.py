@@ -118,7 +118,7 @@ class Queries:
         each = _LETTERS.c
         count, first = func.count().label("count"), func.min(each.first_failed_at).label("first_seen")
         one = func.min(each.state.concat(" ").concat(each.letter)).label("one")  # OPEN comes before REPLAYING
-        groups: Select[Any] = (
+        groups: Any = (
             select(count, first, func.max(each.failed_at).label("last_seen"), one)
             .where(each.state.in_(list(states)))
             .group_by(each.fingerprint, each.flow, each.stage)
