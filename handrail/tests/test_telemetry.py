@@ -3,11 +3,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-import uuid
 
 import pytest
-from handrail.telemetry import Telemetry, derived_traceparent, trace_id, valid_traceparent
+from handrail.identity import run_id
+from handrail.telemetry import Telemetry
 from handrail.testing.otlp import Collector, edges
+from handrail.traceparent import derived_traceparent, kept, trace_id, trace_of, valid_traceparent
 from handrail.tracing import Tracing
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,7 +76,7 @@ def test_switched_off_no_sdk_is_loaded() -> None:
 @pytest.mark.parametrize("malformed", [None, *MALFORMED])
 def test_a_malformed_context_is_replaced_by_one_derived_from_the_run(malformed: str | None) -> None:
     context = Telemetry().child(malformed, RUN)
-    assert trace_id(context) == uuid.UUID(RUN).hex
+    assert trace_id(context) == f"{trace_of(RUN):032x}"
     assert context == derived_traceparent(RUN)
 
 
@@ -83,17 +84,13 @@ def test_a_malformed_context_is_replaced_by_one_derived_from_the_run(malformed: 
 def test_switched_on_a_malformed_context_begins_the_trace_of_the_run(recorder: Recorder, malformed: str | None) -> None:
     context = recorder.telemetry.child(malformed, RUN)
     note(recorder.telemetry, parent=malformed, context=context)
-    assert trace_id(context) == uuid.UUID(RUN).hex
+    assert trace_id(context) == f"{trace_of(RUN):032x}"
     assert recorder.spans()[0].parent is None
 
 
 @given(st.text(max_size=60))
 def test_whatever_the_run_is_called_its_derived_context_is_valid(run: str) -> None:
     assert valid_traceparent(derived_traceparent(run))
-
-
-def test_the_nil_uuid_gives_a_valid_context() -> None:
-    assert valid_traceparent(derived_traceparent(str(uuid.UUID(int=0))))
 
 
 def test_without_a_run_a_new_trace_begins(recorder: Recorder) -> None:
@@ -129,9 +126,86 @@ def test_what_the_parent_does_not_sample_is_not_recorded_but_passed_on(recorder:
     assert trace_id(context) == trace_id(UNSAMPLED)
 
 
-def test_roots_are_sampled_as_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
-    assert Recorder().telemetry.child(None, RUN).endswith("-00")
+def sampled(context: str) -> bool:
+    return context.endswith("-01")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "of_a_root", "of_a_sampled_parent", "of_an_unsampled_parent"),
+    [
+        ("always_on", True, True, True),
+        ("always_off", False, False, False),
+        ("parentbased_always_on", True, True, False),
+        ("parentbased_always_off", False, True, False),
+    ],
+)
+def test_where_a_run_comes_in_the_sampler_of_the_environment_decides(
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: str,
+    of_a_root: bool,
+    of_a_sampled_parent: bool,
+    of_an_unsampled_parent: bool,
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    telemetry = Recorder().telemetry
+    decided = [sampled(telemetry.child(parent, RUN, entry=True)) for parent in (None, PARENT, UNSAMPLED)]
+    assert decided == [of_a_root, of_a_sampled_parent, of_an_unsampled_parent]
+
+
+@pytest.mark.parametrize("sampler", ["always_on", "always_off", "traceidratio", "parentbased_traceidratio"])
+def test_inside_the_decision_stays_as_it_was_made(monkeypatch: pytest.MonkeyPatch, sampler: str) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    telemetry = Recorder().telemetry
+    assert sampled(telemetry.child(PARENT, RUN))
+    assert not sampled(telemetry.child(UNSAMPLED, RUN))
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.9])
+def test_a_ratio_keeps_so_many_runs_and_every_process_the_same_ones(
+    monkeypatch: pytest.MonkeyPatch, ratio: float
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", str(ratio))
+    one, other = Recorder().telemetry, Recorder().telemetry
+    runs = [run_id("order-to-invoice", {"order_id": str(number)}) for number in range(1_000)]
+    kept_runs = [run for run in runs if sampled(one.child(None, run, entry=True))]
+    assert kept_runs == [run for run in runs if sampled(other.child(None, run, entry=True))]
+    assert abs(len(kept_runs) / len(runs) - ratio) < 0.06  # four times the deviation that chance has
+
+
+def test_a_failed_span_is_recorded_also_in_a_trace_that_is_not(recorder: Recorder) -> None:
+    context = recorder.telemetry.child(UNSAMPLED, RUN)
+    note(recorder.telemetry, parent=UNSAMPLED, context=context, error="transient")
+    (span,) = recorder.spans()
+    assert (f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}") == (trace_id(context), context[36:52])
+    assert span.context.trace_flags.sampled
+
+
+@pytest.mark.parametrize("switched_on", [True, False])
+def test_what_follows_a_failure_is_recorded_from_there_on(switched_on: bool) -> None:
+    telemetry = Recorder().telemetry if switched_on else Telemetry()
+    after = telemetry.child(UNSAMPLED, RUN, keep=True)
+    assert sampled(after)
+    assert sampled(telemetry.child(after, RUN))
+    assert trace_id(after) == trace_id(UNSAMPLED)
+
+
+def test_keeping_a_context_changes_its_flag_alone() -> None:
+    assert kept(UNSAMPLED) == PARENT == kept(PARENT)
+    assert kept(PARENT[:-2] + "02") == PARENT[:-2] + "03"
+    assert [kept(malformed) for malformed in (None, *MALFORMED)] == [None] * (len(MALFORMED) + 1)
+
+
+def test_what_another_trace_has_caused_is_linked_to_it(recorder: Recorder) -> None:
+    order = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+    note(recorder.telemetry, link=order)
+    (span,) = recorder.spans()
+    (link,) = span.links
+    assert (f"{link.context.trace_id:032x}", f"{link.context.span_id:016x}") == ("ab" * 16, "cd" * 8)
+    assert f"{span.context.trace_id:032x}" == trace_id(PARENT)
+    note(recorder.telemetry, link=None)
+    assert recorder.spans()[1].links == ()
 
 
 @pytest.mark.parametrize(
@@ -211,7 +285,7 @@ def test_spans_reach_a_collector_with_their_edges() -> None:
         ("transform.process", True),
         ("transform.call", False),
     }
-    assert {span.trace for span in spans} == {uuid.UUID(RUN).hex}
+    assert {span.trace for span in spans} == {f"{trace_of(RUN):032x}"}
 
 
 def test_a_collector_tells_when_the_edges_have_come() -> None:

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from handrail.contracts import Contracts
+from handrail.errors import ConfigError
 from handrail.identity import partition_for, run_id
 from handrail.kafka.publishing import Acknowledged, publish_records, publisher, require_topic
+from handrail.local.jaeger import Jaeger, Ports
 from handrail.local.ports import free_port
 from handrail.local.services import SANDBOX, SERVICES
 from handrail.local.state import ProcessState
@@ -129,15 +132,24 @@ class Company:
 
     project = PROJECT
 
-    def __init__(self, home: Path, collector: Collector) -> None:
-        self.home, self.collector = home, collector
+    def __init__(self, home: Path, traces: Collector | Jaeger) -> None:
+        """Spans go to `traces`; a Jaeger is started with the rest."""
+        self.home = home
+        self.traces = traces
         self.sandbox = SandboxControl(f"http://127.0.0.1:{free_port()}")
         self.crashes: list[str] = []
-        self.stack = Stack(home, free_port(), services=[SANDBOX, *SERVICES], env=self._settings(), on_log=self._listen)
+        beside = [traces.process(home / "jaeger")] if isinstance(traces, Jaeger) else []
+        services = [*beside, SANDBOX, *SERVICES]
+        self.stack = Stack(home, free_port(), services=services, env=self._settings(), on_log=self._listen)
         self.contracts = Contracts.load(PROJECT / "contracts")
         self.onlooker: Onlooker
         self._numbers = itertools.count(1)
         self._partitions = 0
+
+    @property
+    def collector(self) -> Collector:
+        assert isinstance(self.traces, Collector)
+        return self.traces
 
     def start(self) -> None:
         self.stack.start()
@@ -163,8 +175,11 @@ class Company:
             "HANDRAIL_SANDBOX_PORT": self.sandbox.url.rpartition(":")[2],
             "HANDRAIL_SANDBOX_DB": str(self.home / "sandbox.sqlite"),
             "HANDRAIL_SANDBOX_URL": self.sandbox.url,
-            "OTEL_EXPORTER_OTLP_ENDPOINT": self.collector.endpoint,
-        }
+        } | (
+            self.traces.settings()
+            if isinstance(self.traces, Jaeger)
+            else {"OTEL_EXPORTER_OTLP_ENDPOINT": self.traces.endpoint}
+        )
 
     # --- what comes in
 
@@ -331,15 +346,35 @@ class Company:
             assert time.monotonic() < until, f"handrail {' '.join(arguments)} still says {told}"
 
 
+@contextmanager
+def started(home: Path, traces: Collector | Jaeger) -> Iterator[Company]:
+    company = Company(home, traces)
+    try:
+        company.start()
+        yield company
+    finally:
+        company.stop()
+
+
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
-    with Collector() as collector:
-        company = Company(tmp_path_factory.mktemp("company"), collector)
-        try:
-            company.start()
-            yield company
-        finally:
-            company.stop()
+    with Collector() as collector, started(tmp_path_factory.mktemp("company"), collector) as company:
+        yield company
+
+
+@pytest.fixture(scope="session")
+def company_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Jaeger], AbstractContextManager[Company]]:
+    """Another deployment, whose spans go to this Jaeger."""
+    return lambda jaeger: started(tmp_path_factory.mktemp("eyes"), jaeger)
+
+
+@pytest.fixture(scope="session")
+def jaeger() -> Jaeger:
+    """A real Jaeger, to be run on ports of its own. Where it has to be built from its Go module, that takes minutes."""
+    try:
+        return Jaeger.find(os.environ, Ports(free_port(), free_port(), free_port()), lambda text: print(text))  # noqa: T201
+    except ConfigError as error:
+        pytest.skip(f"no Jaeger: {error}")
 
 
 @pytest.fixture

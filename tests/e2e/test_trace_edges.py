@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from handrail.telemetry import ALLOWED, trace_id
+from handrail.telemetry import ALLOWED
 from handrail.testing.otlp import Span, edges
+from handrail.traceparent import trace_id
 from handrail_console.orders import Sender, letter_order, task_order
 
 pytestmark = pytest.mark.kafka
@@ -173,6 +174,10 @@ def test_a_replay_goes_on_in_the_trace_of_what_failed(company: Company, told: di
     one = told["replayed"]
     replays = [span for span in one.spans if span.attributes.get("handrail.replay") == 1]
     assert [span.operation for span in replays] == ["decision.process"]
+    ((trace, above),) = replays[0].links
+    orders = [span for span in company.collector.spans() if span.trace == trace]
+    assert {span.operation for span in orders} == {"recovery.process"}
+    assert above in {span.id for span in orders}
     assert len(company.invoices(one.order)) == 1
     (letter,) = company.letters(one.order)
     assert letter["trace"] == one.spans[0].trace
@@ -263,12 +268,20 @@ def test_a_dead_letter_is_below_the_span_in_which_it_failed(told: dict[str, Told
     assert ("decision.process", "recovery.process") in edges(told["replayed"].spans)
 
 
-@pytest.mark.xfail(reason="an operator's order carries no context, so what follows a decision is another trace")
-def test_a_run_that_a_person_decided_stays_one_trace(company: Company) -> None:
+def test_a_run_that_a_person_decided_stays_one_trace_linked_to_their_order(company: Company) -> None:
     teller = Teller(company)
     order = teller.publish("reviewed", total_minor=OVER_THE_LIMIT)
     (task,) = company.onlooker.wait(lambda: company.tasks(order), "a task")
     send = Sender(company.stack.bootstrap, company.contracts)
     send([task_order("approve", task, "ada@example.com", None, task["at"])])
     company.wait_for("done", order)
-    assert len({step["trace"] for step in company.transitions(order)}) == 1
+    whole = {"decision.process": 3, "action.verify": 1}
+    one = teller.gather({"reviewed": whole})["reviewed"]
+    assert {step["trace"] for step in company.transitions(order)} == {one.spans[0].trace}
+    assert one.orphans == []
+    went_on = ("decision.process", "decision.process")  # the verdict hangs below the move that asked for it
+    assert edges(one.spans) == PLAIN_EDGES | {went_on}
+    (decided,) = [span for span in one.spans if span.links]
+    ((trace, above),) = decided.links
+    elsewhere = [span for span in company.collector.spans() if span.trace == trace]
+    assert [(span.operation, span.id) for span in elsewhere] == [("recovery.process", above)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -13,17 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from handrail.errors import HandrailError
 from handrail.local import processes
+from handrail.local.go import GoProgram, NoGo
 from handrail.local.ports import LOOPBACK
 
 from handrail_chaos.errors import ChaosError
 
-MODULE, VERSION = "github.com/Shopify/toxiproxy/v2", "v2.12.0"
+PROGRAM = GoProgram("toxiproxy-server", "github.com/Shopify/toxiproxy/v2", "v2.12.0", "cmd/server")
 NO_GO = (
     "there is no Go on the PATH to build Toxiproxy with, so the faults of the network are left out; install Go, or put a "
     "toxiproxy-server on the PATH"
 )
-_BUILD_S = 600.0
 _CALL_S = 10.0
 
 
@@ -32,22 +31,12 @@ def built() -> Path | None:
 
     Raises ChaosError when it can't be built.
     """
-    if found := shutil.which("toxiproxy-server"):
-        return Path(found)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "handrail" / f"toxiproxy-{VERSION}"
-    program = cache / "server"
-    if program.is_file():
-        return program
-    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
-    if go is None:
+    try:
+        return PROGRAM.get(os.environ, lambda _text: None)
+    except NoGo:
         return None
-    done = subprocess.run(
-        [go, "install", f"{MODULE}/cmd/server@{VERSION}"],
-        env={**os.environ, "GOBIN": str(cache)}, capture_output=True, text=True, check=False, timeout=_BUILD_S,
-    )  # fmt: skip
-    if done.returncode or not program.is_file():
-        raise ChaosError(f"Toxiproxy can't be built ({done.returncode}): {done.stderr.strip()[-1_000:]}")
-    return program
+    except HandrailError as error:
+        raise ChaosError(str(error)) from error
 
 
 class Toxiproxy:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from handrail.errors import HandrailError
+from handrail.local.jaeger import Jaeger, Ports
 from handrail.local.ports import free_port
 from handrail.local.supervisor import Stack
 from rich.console import Console
@@ -33,6 +34,7 @@ All is up. In another terminal, in this folder:
   .venv/bin/handrail runs show <run or order number>
   .venv/bin/handrail dlq list
   .venv/bin/handrail tasks list --state all
+  .venv/bin/handrail trace <run or order number>{traces}
   curl {sandbox}/_books/summary
 
 Ctrl-C ends everything.
@@ -61,6 +63,7 @@ def demo(
         orders=orders,
         recipe=Recipe(seed=seed),
         patch=break_,
+        jaeger=_jaeger(screen) if keep else None,
     )
     try:
         accounts = _run(plan, screen, keep)
@@ -85,9 +88,22 @@ def _run(plan: Plan, screen: Screen, keep: bool) -> Accounts:
     return accounts
 
 
+def _jaeger(screen: Screen) -> Jaeger | None:
+    """To look at traces afterwards, where one is there already: a demo does not build for minutes."""
+    if not Jaeger.is_here(os.environ):
+        screen.say("without traces: no Docker, and no Jaeger was built yet (handrail up --jaeger builds one, once)")
+        return None
+    return Jaeger.find(os.environ, Ports.choose(None), screen.say)
+
+
 def _leave_up(stack: Stack, plan: Plan) -> None:
     typer.echo(
-        LOOK_AROUND.format(home=plan.home, bootstrap=stack.bootstrap, sandbox=f"http://127.0.0.1:{plan.sandbox_port}"),
+        LOOK_AROUND.format(
+            home=plan.home,
+            bootstrap=stack.bootstrap,
+            sandbox=f"http://127.0.0.1:{plan.sandbox_port}",
+            traces="" if plan.jaeger is not None else "   (there is no Jaeger here)",
+        ),
         err=True,
     )
     for number in (signal.SIGINT, signal.SIGTERM):

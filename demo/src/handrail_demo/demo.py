@@ -13,6 +13,7 @@ from typing import Any
 from handrail.contracts import Contracts
 from handrail.identity import partition_for
 from handrail.kafka.publishing import Acknowledged, publish_records, publisher, require_topic
+from handrail.local.jaeger import Jaeger
 from handrail.local.services import SANDBOX, SERVICES
 from handrail.local.supervisor import Stack
 from handrail.settings import Settings
@@ -57,7 +58,7 @@ FAULTS: Sequence[Mapping[str, Any]] = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. `patch` names a deliberately broken build."""
+    """What to run. `patch` names a deliberately broken build; to a `jaeger` every service sends its spans."""
 
     project: Path
     home: Path
@@ -66,6 +67,7 @@ class Plan:
     orders: int = 3_000
     recipe: Recipe = field(default_factory=Recipe)
     patch: str | None = None
+    jaeger: Jaeger | None = None
 
     def env(self) -> dict[str, str]:
         """The environment of every process of the demo."""
@@ -102,8 +104,11 @@ class Demo:
         path: list[Path] = []
         if self._plan.patch:
             path = broken_copy(self._plan.patch, self._plan.project, self._plan.home / "broken" / self._plan.patch)
+        jaeger = self._plan.jaeger
+        beside = [jaeger.process(self._plan.home / "jaeger")] if jaeger is not None else []
+        env = self._plan.env() | (jaeger.settings() if jaeger is not None else {})
         return Stack(
-            self._plan.home, self._plan.port, services=[SANDBOX, *SERVICES], env=self._plan.env(), python_path=path
+            self._plan.home, self._plan.port, services=[*beside, SANDBOX, *SERVICES], env=env, python_path=path
         )
 
     def run(self, stack: Stack) -> Accounts:

@@ -53,7 +53,8 @@ def arrive(record: Record, *, inbox: str, public: bool) -> Arrival:
                     offset=replay.offset,
                     headers=envelope.without_replay(record.headers),
                 )
-        elif any(name == envelope.REPLAY for name, _ in record.headers):  # forged: it must not be kept for later either
+        elif any(name in (envelope.REPLAY, envelope.ORDER) for name, _ in record.headers):
+            # Forged: it must not be kept for later either.
             original = replace(record, headers=envelope.without_replay(record.headers))
         envelope.check_size(original.headers)
         outside = public and original.topic == inbox
@@ -100,7 +101,7 @@ def delayed_headers(arrival: Arrival) -> Headers:
     """The headers to keep while it waits: the original ones, and that it is a replay."""
     if arrival.replay is None:
         return arrival.record.headers
-    return (*arrival.record.headers, envelope.write_replay(arrival.replay))
+    return (*arrival.record.headers, *envelope.replay_headers(arrival.replay))
 
 
 def identified(

@@ -22,12 +22,13 @@ class Endings:
         self._jitter = jitter
         self._logger = structlog.get_logger().bind(stage=spec.name)
 
-    def done(self, work: Work, owned: Owned, arrival: Arrival) -> None:
+    def done(self, work: Work, owned: Owned, arrival: Arrival, context: str | None) -> None:
+        """`context` is that of the span in which it was handled, here and below."""
         pending = owned.begin()
         pending.marks[arrival.digest] = None
         self._close(pending, owned, arrival)
         if arrival.replay is not None:
-            work.outbox.resolved(arrival.replay, self._spec.name)
+            work.outbox.resolved(arrival.replay, self._spec.name, context)
         work.counts["done"] += 1
 
     def _close(self, pending: Pending, owned: Owned, arrival: Arrival) -> None:
@@ -38,7 +39,15 @@ class Endings:
             pending.delayed[arrival.sequence] = None
             owned.waiting.remove(arrival.sequence)
 
-    def failed(self, work: Work, owned: Owned, arrival: Arrival, message: Message | None, info: FailureInfo) -> None:
+    def failed(
+        self,
+        work: Work,
+        owned: Owned,
+        arrival: Arrival,
+        message: Message | None,
+        info: FailureInfo,
+        context: str | None,
+    ) -> None:
         counted = arrival.attempt + 1
         first = arrival.first_failed_at or work.now
         verdict = decide(self._spec.policy, info, counted, first, work.now, self._jitter())
@@ -47,23 +56,26 @@ class Endings:
             case Retry(due_at=due_at, counted=is_counted) if work.outbox.can_keep(arrival):
                 attempt = counted if is_counted else arrival.attempt
                 self.delay(work, owned, arrival, due_at=due_at, info=info, attempt=attempt)
+                self._logger.info("will be tried again", attempt=attempt + 1, due_at=due_at, **_told(info))
             case Retry() | DeadLetter():
-                self._letter(work, owned, arrival, message, info, counted, first, step=None)
+                self._letter(work, owned, arrival, message, info, counted, first, step=None, context=context)
             case Discard(reason=reason):
-                self._logger.warning("discarded", event_id=arrival.event, why=reason)
+                self._logger.warning("discarded", why=reason)
                 pending = owned.begin()
                 pending.marks[arrival.digest] = None
                 self._close(pending, owned, arrival)
                 if arrival.replay is not None:
-                    work.outbox.resolved(arrival.replay, self._spec.name)
+                    work.outbox.resolved(arrival.replay, self._spec.name, context)
                 work.counts["discarded"] += 1
 
-    def give_up(self, work: Work, owned: Owned, arrival: Arrival, message: Message, gave_up: GiveUp) -> None:
+    def give_up(
+        self, work: Work, owned: Owned, arrival: Arrival, message: Message, gave_up: GiveUp, context: str | None
+    ) -> None:
         known = gave_up.error_class in list(ErrorClass)
         error_class = ErrorClass(gave_up.error_class) if known else ErrorClass.BUG
         info = FailureInfo(error_class, message=gave_up.reason, field=gave_up.field)
         first = gave_up.first_failed_at or work.now
-        self._letter(work, owned, arrival, message, info, gave_up.attempts, first, step=gave_up.step)
+        self._letter(work, owned, arrival, message, info, gave_up.attempts, first, step=gave_up.step, context=context)
 
     def delay(
         self,
@@ -100,13 +112,27 @@ class Endings:
         first_failed_at: int,
         *,
         step: str | None,
+        context: str | None,
     ) -> None:
         pending = owned.begin()
         before = arrival.replay.generation if arrival.replay else generation_of(pending.pin(arrival.digest))
         generation = before + 1
-        work.outbox.letter(
-            arrival, message, info, generation=generation, attempts=attempts, first_failed_at=first_failed_at, step=step
+        letter = work.outbox.letter(
+            arrival,
+            message,
+            info,
+            generation=generation,
+            attempts=attempts,
+            first_failed_at=first_failed_at,
+            step=step,
+            context=context,
         )
+        self._logger.warning("dead letter", letter=letter, generation=generation, attempts=attempts, **_told(info))
         self._close(pending, owned, arrival)
         pending.set_pin(arrival.digest, dead(generation))
         work.counts["dead_letters"] += 1
+
+
+def _told(info: FailureInfo) -> dict[str, str | None]:
+    """What a log may say of a failure: never its message, which may hold personal data."""
+    return {"failure_class": str(info.error_class), "error": info.exception_type}

@@ -23,7 +23,7 @@ _HEAD = struct.Struct(">BI16sHHH")
 _REPLAY = struct.Struct(">BIIqH")
 _NO_RUN = bytes(16)
 _VERSION = 1
-REPLAY = "hr-replay"
+REPLAY, ORDER = "hr-replay", "hr-order"
 
 
 @dataclass(slots=True)
@@ -40,13 +40,17 @@ class Meta:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A replayed record says which letter it is and where its original stood."""
+    """A replayed record says which letter it is and where its original stood.
+
+    `order` is the trace context of the operator's order; the record itself keeps the one that it came with.
+    """
 
     letter: str
     generation: int
     topic: str
     partition: int
     offset: int
+    order: str | None = None
 
 
 def check_size(headers: Headers) -> None:
@@ -153,6 +157,12 @@ def write_replay(replay: Replay) -> tuple[str, bytes]:
     return REPLAY, raw + topic + replay.letter.encode()
 
 
+def replay_headers(replay: Replay) -> Headers:
+    """All that a replayed record has beside its original headers."""
+    order: Headers = ((ORDER, replay.order.encode()),) if replay.order else ()
+    return (write_replay(replay), *order)
+
+
 def read_replay(headers: Headers) -> Replay | None:
     """The replay header; None when there is none. Raises ContractBroken when it is torn or out of range."""
     raw = next((value for name, value in headers if name == REPLAY), None)
@@ -161,7 +171,7 @@ def read_replay(headers: Headers) -> Replay | None:
     try:
         version, generation, partition, offset, size = _REPLAY.unpack_from(raw)
         rest = raw[_REPLAY.size :]
-        replay = Replay(rest[size:].decode(), generation, rest[:size].decode(), partition, offset)
+        replay = Replay(rest[size:].decode(), generation, rest[:size].decode(), partition, offset, _order(headers))
     except (struct.error, UnicodeDecodeError) as error:
         raise ContractBroken(f"the header hr-replay is torn: {error}") from error
     if version != _VERSION or generation < 1 or offset < 0 or len(replay.letter) != 36:
@@ -171,4 +181,9 @@ def read_replay(headers: Headers) -> Replay | None:
 
 def without_replay(headers: Headers) -> Headers:
     """The original headers of a replayed record."""
-    return tuple(header for header in headers if header[0] != REPLAY)
+    return tuple(header for header in headers if header[0] not in (REPLAY, ORDER))
+
+
+def _order(headers: Headers) -> str | None:
+    raw = next((value for name, value in headers if name == ORDER), None)
+    return raw.decode() if raw is not None and _TRACEPARENT.fullmatch(raw) else None

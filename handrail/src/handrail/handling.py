@@ -18,13 +18,15 @@ from handrail.endings import Endings
 from handrail.errors import HandrailError
 from handrail.identity import coordinates, output_id
 from handrail.log import Fault, Outgoing, Record
+from handrail.logs import InHand
 from handrail.message import Due, Finished, GiveUp, Message, Output, Relay
 from handrail.pending import Pending, View
 from handrail.pending import timer_of as read_timer
 from handrail.recovery import ErrorClass, FailureInfo, classify
 from handrail.spec import Spec
 from handrail.telemetry import Telemetry
-from handrail.work import Owned, Work, queue_key, span_of
+from handrail.traceparent import trace_id
+from handrail.work import Lineage, Owned, Work, queue_key, span_of
 
 TIMER_RETRY_MS = 5_000
 _DEADLY = f"{LIMIT} times the process ended while this record was in hand; it was put aside without being decoded"
@@ -60,8 +62,12 @@ class Handling:
 
     def take(self, work: Work, record: Record, owned: Owned) -> None:
         """One record of the inbox or the replay topic."""
-        pending = owned.begin()
         arrival = arrive(record, inbox=self.spec.inbox, public=self.spec.public)
+        with _in_hand(arrival):
+            self._take(work, record, arrival, owned)
+
+    def _take(self, work: Work, record: Record, arrival: Arrival, owned: Owned) -> None:
+        pending = owned.begin()
         aside = self._pick_up(work, owned, arrival)
         if aside is None:
             arrival = self._identified(arrival)
@@ -128,46 +134,67 @@ class Handling:
         arrival = arrive_delayed(row, inbox=self.spec.inbox, public=self.spec.public)
         if arrival.attempt:
             work.retries.append((work.now - row["due_at"], work.now - (arrival.first_failed_at or work.now)))
-        aside = self._pick_up(work, owned, arrival)
-        if aside is None:
-            arrival = self._identified(arrival)
-        if self._must_hold(owned, arrival):
-            return False
-        self._attempt(work, owned, arrival, aside)
-        return True
+        with _in_hand(arrival):
+            aside = self._pick_up(work, owned, arrival)
+            if aside is None:
+                arrival = self._identified(arrival)
+            if self._must_hold(owned, arrival):
+                return False
+            self._attempt(work, owned, arrival, aside)
+            return True
 
     def _attempt(self, work: Work, owned: Owned, arrival: Arrival, aside: FailureInfo | None) -> None:
         """Decode and handle; whatever is raised goes to `decide`."""
-        if aside is not None:
-            self._logger.error("put aside", event_id=arrival.event, why=aside.message)
-            self._endings.failed(work, owned, arrival, None, aside)
-            return
-        message: Message | None = None
-        context: str | None = None
         started = time.time_ns()
+        message: Message | None = None
+        lineage = self._lineage(arrival, arrival.meta.traceparent)
+        if aside is not None:
+            self._logger.error("put aside", why=aside.message)
+            self._endings.failed(work, owned, arrival, None, aside, lineage.context)
+            self._span(work, arrival, None, lineage, started, aside.error_class)
+            return
         try:
             message = decode(arrival, self._contracts, self.spec.accepts)
             self._fault("after-decode")
-            context = self._telemetry.child(message.traceparent, message.run.id if message.run else arrival.event)
-            if context != message.traceparent:  # what comes of it hangs below this span
-                message = replace(message, traceparent=context)
             view = self._view(owned, work)
-            gave_up = self._outputs(work, message.id, message, view, context)
+            lineage = self._continued(arrival, message, view, lineage)
+            if lineage.context != message.traceparent:  # what comes of it hangs below this span
+                message = replace(message, traceparent=lineage.context)
+            gave_up = self._outputs(work, message.id, message, view, lineage.context)
         except Exception as error:  # the one place where user code and decoding may fail
             info = classify(error)
             if info.error_class is ErrorClass.CRITICAL:
                 raise
-            self._endings.failed(work, owned, arrival, message, info)
-            if message is not None:
-                self._span(work, message, arrival.meta.traceparent, started, info.error_class)
+            self._endings.failed(work, owned, arrival, message, info, lineage.context)
+            self._span(work, arrival, message, lineage, started, info.error_class)
             return
         self._fault("after-handle")
         self._keep(work, owned, view)
         if gave_up is not None:
-            self._endings.give_up(work, owned, arrival, message, gave_up)
+            self._endings.give_up(work, owned, arrival, message, gave_up, lineage.context)
         else:
-            self._endings.done(work, owned, arrival)
-        self._span(work, message, arrival.meta.traceparent, started, gave_up.error_class if gave_up else None)
+            self._endings.done(work, owned, arrival, lineage.context)
+        self._span(work, arrival, message, lineage, started, gave_up.error_class if gave_up else None)
+
+    def _lineage(self, arrival: Arrival, parent: str | None, link: str | None = None) -> Lineage:
+        """The place in the trace below this parent. Attempts after the first, and replays, follow a failure."""
+        run, replay = arrival.meta.run, arrival.replay
+        context = self._telemetry.child(
+            parent,
+            run.id if run else arrival.event,
+            entry=self.spec.public,
+            keep=arrival.first_failed_at is not None or replay is not None,
+        )
+        return Lineage(context, parent, link or (replay.order if replay else None))
+
+    def _continued(self, arrival: Arrival, message: Message, view: View, lineage: Lineage) -> Lineage:
+        """The run's own trace where the message comes with another one: then that one is only linked."""
+        if self.spec.continues is None:
+            return lineage
+        own = self.spec.continues(message, view)
+        if trace_id(own) in (None, trace_id(message.traceparent)):
+            return lineage
+        return self._lineage(arrival, own, link=lineage.parent)
 
     def _outputs(
         self, work: Work, input_id: str, given: Message | Due | Finished, view: View, context: str | None
@@ -236,6 +263,14 @@ class Handling:
         encode, decode = self._contracts.encode, self._contracts.decode
         return View(owned.begin(), self.spec.tables, encode, lambda raw: decode(raw)[1], work.now)
 
-    def _span(self, work: Work, message: Message, parent: str | None, started: int, error: str | None) -> None:
+    def _span(
+        self, work: Work, arrival: Arrival, message: Message | None, lineage: Lineage, started: int, error: str | None
+    ) -> None:
         if self._telemetry.on:
-            work.spans.append(span_of(self.spec.name, message, parent, started, error))
+            work.spans.append(span_of(self.spec.name, arrival, message, lineage, started, error))
+
+
+def _in_hand(arrival: Arrival) -> InHand:
+    """What is logged meanwhile says of which message it is."""
+    run = arrival.meta.run
+    return InHand(arrival.event, run.id if run else None, arrival.meta.traceparent)

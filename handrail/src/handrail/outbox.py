@@ -18,6 +18,7 @@ from handrail.recovery import FailureInfo
 from handrail.recovery.letter import CONTRACT as DEAD_LETTER
 from handrail.recovery.letter import header_rows, letter_body
 from handrail.spec import Spec
+from handrail.traceparent import kept, trace_id
 
 LETTER_ORDER = "handrail/letter-order.v1"
 LETTERS_REPLAY = "recovery.letters.replay"
@@ -69,8 +70,11 @@ class Outbox:
         attempts: int,
         first_failed_at: int,
         step: str | None,
-    ) -> None:
-        """A dead letter with the raw bytes. It may be larger than any input: the topic takes 128 KiB more.
+        context: str | None,
+    ) -> str:
+        """A dead letter with the raw bytes, below the span in which it failed (`context`); its id.
+
+        It may be larger than any input: the topic takes 128 KiB more.
 
         What is larger still (a compressed batch hides it from the broker's limit) stays where it is; the letter has its place
         and the hash of its value.
@@ -88,6 +92,7 @@ class Outbox:
             message=message,
             event_id=arrival.meta.id,
             step=step,
+            trace=trace_id(context),
         )
         if not self.can_keep(arrival):
             size, where = arrival.record.size(), f"{body['topic']}/{body['partition']}/{body['offset']}"
@@ -103,14 +108,15 @@ class Outbox:
             id_=output_id(letter, "dead-letter", generation),
             cause=arrival.event,
             run=arrival.meta.run,
-            trace=message.traceparent if message else arrival.meta.traceparent,
+            trace=kept(context),
         )
+        return letter
 
     def can_keep(self, arrival: Arrival) -> bool:
         """Whether its bytes fit into a dead letter or a delayed record, with 64 KiB for all else that those say."""
         return arrival.record.size() + 3 * len(arrival.record.headers) + 65_536 <= self._spec.max_kept_bytes
 
-    def resolved(self, replay: Replay, stage: str) -> None:
+    def resolved(self, replay: Replay, stage: str, context: str | None) -> None:
         """Tell recovery that a replayed letter went through: done only when the stage itself says so."""
         body = {
             "letter": replay.letter,
@@ -122,7 +128,7 @@ class Outbox:
         }
         id_ = output_id(replay.letter, "resolved", replay.generation)
         self._send(
-            LETTERS_REPLAY, LETTER_ORDER, replay.letter, body, id_=id_, cause=replay.letter, run=None, trace=None
+            LETTERS_REPLAY, LETTER_ORDER, replay.letter, body, id_=id_, cause=replay.letter, run=None, trace=context
         )
 
     def delayed(self, arrival: Arrival, *, sequence: int, due_at: int, attempt: int, info: FailureInfo | None) -> bytes:

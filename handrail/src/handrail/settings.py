@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from handrail.errors import ConfigError
 
 DEFAULT_PORT = 19092
+JAEGER_PORT = 16686
 DEFAULT_PHASE_LIMIT_S = (
     30.0  # twice the transaction time-out: a commit that hangs for longer never ends (librdkafka#5456)
 )
@@ -17,7 +19,10 @@ DEFAULT_PHASE_LIMIT_S = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Folders and addresses of one deployment. `ledger` is a file's absolute path or a database's URL."""
+    """Folders and addresses of one deployment.
+
+    `ledger` is a file's absolute path or a database's URL; `jaeger` the URL of its page and API.
+    """
 
     home: Path
     bootstrap: str
@@ -29,16 +34,17 @@ class Settings:
     ordinal: int
     phase_limit_s: float
     http: str | None
+    jaeger: str
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Read `HANDRAIL_HOME`, `_BOOTSTRAP`, `_CONTRACTS`, `_FLOWS`, `_SYSTEMS`, `_TOPICS`, `_LEDGER`, `_ORDINAL`,
-        `_PHASE_LIMIT_S`, `_HTTP`.
+        `_PHASE_LIMIT_S`, `_HTTP`, `_JAEGER`.
 
-        Folders that are not given are those of the project in the current folder. Kafka is, unless it is given, that of
-        the stack which runs there. The watchdog ends a process whose stage stays in one phase (one message, one commit)
-        for longer than `phase_limit_s`. Health and metrics are answered at `http` (host:port), where it is given. Raises
-        ConfigError for what is no number.
+        Folders that are not given are those of the project in the current folder. Kafka and Jaeger are, unless they are
+        given, those of the stack which runs there. The watchdog ends a process whose stage stays in one phase (one
+        message, one commit) for longer than `phase_limit_s`. Health and metrics are answered at `http` (host:port),
+        where it is given. Raises ConfigError for what is no number.
         """
         home = Path(env.get("HANDRAIL_HOME", ".handrail")).absolute()
         return cls(
@@ -52,6 +58,7 @@ class Settings:
             ordinal=int(_number(env, "HANDRAIL_ORDINAL", 0)),
             phase_limit_s=_number(env, "HANDRAIL_PHASE_LIMIT_S", DEFAULT_PHASE_LIMIT_S),
             http=env.get("HANDRAIL_HTTP") or None,
+            jaeger=(env.get("HANDRAIL_JAEGER") or _page(home) or f"http://127.0.0.1:{JAEGER_PORT}").rstrip("/"),
         )
 
 
@@ -71,9 +78,22 @@ def _number(env: Mapping[str, str], name: str, default: float) -> float:
 
 
 def _running(home: Path) -> str | None:
-    """Where the stack that `handrail up` started in this folder has its Kafka; up.json goes when it ends."""
-    try:
-        found = json.loads((home / "up.json").read_text(encoding="utf-8"))["bootstrap"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    """Where the stack that `handrail up` started in this folder has its Kafka."""
+    found = _stack(home).get("bootstrap")
     return found if isinstance(found, str) else None
+
+
+def _page(home: Path) -> str | None:
+    """Where that stack has its Jaeger."""
+    services = _stack(home).get("services")
+    pages = [one.get("page") for one in services if isinstance(one, dict)] if isinstance(services, list) else []
+    return next((page for page in pages if isinstance(page, str)), None)
+
+
+def _stack(home: Path) -> dict[str, Any]:
+    """The state file; up.json goes when the stack ends."""
+    try:
+        found = json.loads((home / "up.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -23,7 +23,8 @@ class Spec:
     `accepts` are the contracts taken from the inbox and the replay topic; `tables` maps the handler's tables to the
     contracts of their rows; `ordering` is "key" or "none"; `knows` says whether this process has a flow's version;
     `partitions` gives a topic's partition count; `public` says that the world writes to the inbox; `identify`
-    gives what makes a message the one it is, where that is in its body (else its id or its coordinates).
+    gives what makes a message the one it is, where that is in its body (else its id or its coordinates). `continues` gives
+    the trace context that a message goes on in, where that is kept in a table: a person's decision comes with another one.
     `counts` is the topic that is told, in each transaction, what no other one tells.
     `max_kept_bytes` is what a dead letter or a delayed record may have: below `message.max.bytes` of the producer and of
     their topics.
@@ -40,6 +41,7 @@ class Spec:
     ordering: str = "key"
     public: bool = False
     identify: Callable[[Message], str] | None = None
+    continues: Callable[[Message, View], str | None] | None = None
     dead_letters: str = "dead-letters"
     counts: str | None = None
     batch: int = 1_000

@@ -7,16 +7,19 @@ end, so that a batch of a thousand records opens no context manager:
     ...                                                        # handle, commit
     telemetry.record(stage=…, operation="process", parent=message.traceparent, context=context, start_ns=…, end_ns=…)
 
+Whether a run is recorded is decided once, where it comes in, by OTEL_TRACES_SAMPLER; the decision travels in the sampled
+flag. A failure turns the flag on: the span that failed and all that follows it are recorded in any case.
+
 Without OTEL_EXPORTER_OTLP_ENDPOINT nothing is recorded, and nothing of OpenTelemetry is imported.
 """
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import TYPE_CHECKING
+
+from handrail.traceparent import derived_traceparent, kept, valid_traceparent
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -84,38 +87,6 @@ MESSAGING_TYPES = {"process": "process", "receive": "receive", "publish": "send"
 CLIENT_OPERATIONS = frozenset({"call", "verify"})
 """Operations that ask an outside system."""
 
-TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
-
-
-def valid_traceparent(text: str | None) -> str | None:
-    """The text if it is a W3C traceparent of version 00, else None."""
-    return text if text is not None and TRACEPARENT.fullmatch(text) else None
-
-
-def trace_id(traceparent: str | None) -> str | None:
-    """The 32 hex digits of the trace, or None when there is no valid context."""
-    match = TRACEPARENT.fullmatch(traceparent) if traceparent else None
-    return match[1] if match else None
-
-
-def derived_traceparent(run: str) -> str:
-    """The context of a run that came without one: the run's 16 bytes are the trace id, so every copy has the same."""
-    return f"00-{trace_of(run):032x}-{_span_of(run)}-01"
-
-
-def trace_of(run: str) -> int:
-    """The run's own 16 bytes, as a trace id."""
-    try:
-        number = uuid.UUID(run).int
-    except ValueError:
-        number = int.from_bytes(blake2b(run.encode(), digest_size=16, person=b"handrail.trace").digest(), "big")
-    return number or 1
-
-
-def _span_of(run: str) -> str:
-    digest = blake2b(run.encode(), digest_size=8, person=b"handrail.span").hexdigest()
-    return digest if digest.strip("0") else "0" * 15 + "1"
-
 
 class Telemetry:
     """Telemetry that is switched off: it passes contexts on and records nothing."""
@@ -147,13 +118,22 @@ class Telemetry:
         """For OpenTelemetry's own instrumentations at the HTTP edges; None when switched off."""
         return None
 
-    def child(self, parent: str | None, run: str | None = None) -> str:
+    def child(
+        self,
+        parent: str | None,
+        run: str | None = None,
+        *,
+        entry: bool = False,  # noqa: ARG002 - only what records asks a sampler
+        keep: bool = False,
+    ) -> str:
         """The traceparent that the outputs of a message carry.
 
         Switched off it is the parent as it is, or one derived from the run's id when the parent is missing or malformed.
-        Switched on it is the context of a new span: give it to `record` as `context`.
+        Switched on it is the context of a new span: give it to `record` as `context`. `entry` says that the parent is the
+        outside world's, so that the sampler has a say; with `keep` the trace is recorded from here on, as after a failure.
         """
-        return valid_traceparent(parent) or derived_traceparent(run or uuid.uuid4().hex)
+        context = valid_traceparent(parent) or derived_traceparent(run or uuid.uuid4().hex)
+        return (kept(context) or context) if keep else context
 
     def record(
         self,
@@ -166,12 +146,14 @@ class Telemetry:
         context: str | None = None,
         attributes: Attributes | None = None,
         error: str | None = None,
+        link: str | None = None,
     ) -> None:
         """Record one span that has ended.
 
         `operation` is "process", "call", "verify", "publish", ...; the span's name is `<operation> <stage>`. Times are ns
         since the epoch. Of `attributes` only those in `ALLOWED` are kept, texts cut at 256 characters. `error` is a
-        failure class or an exception's type, never its message.
+        failure class or an exception's type, never its message; with it the span is recorded even where its trace is not.
+        `link` is the context of what made this happen, where that is another trace: an operator's order.
         """
 
     def shutdown(self) -> None:

@@ -12,16 +12,25 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
 
 from handrail import telemetry as names
 from handrail.telemetry import Attributes, Telemetry
+from handrail.traceparent import SAMPLED, TRACEPARENT, kept, trace_of
 
 SHUTDOWN_S = 2.0
 QUEUE = 16_384
 """Spans that wait for the collector; what is more is dropped. A batch of a stage has 1,000 records."""
 DELAY_MS = 1_000.0
-_SAMPLED = 1
 _ERROR_TYPE = re.compile(r"[1-5][0-9]{2}|[A-Za-z_][A-Za-z0-9_.]{0,79}")
 _OTHER = "_OTHER"
 _UNSET = Status(StatusCode.UNSET)
@@ -61,18 +70,25 @@ class Tracing(Telemetry):
     def provider(self) -> TracerProvider:
         return self._provider
 
-    def child(self, parent: str | None, run: str | None = None) -> str:
+    def child(self, parent: str | None, run: str | None = None, *, entry: bool = False, keep: bool = False) -> str:
         span = self._random.getrandbits(64) or 1
-        match = names.TRACEPARENT.fullmatch(parent) if parent else None
-        if match:
-            return f"00-{match[1]}-{span:016x}-{match[3]}"
-        trace = names.trace_of(run) if run else (self._random.getrandbits(128) or 1)
-        return f"00-{trace:032x}-{span:016x}-{self._root_flags(trace):02x}"
+        match = TRACEPARENT.fullmatch(parent) if parent else None
+        if match is None:
+            trace = trace_of(run) if run else (self._random.getrandbits(128) or 1)
+            flags = self._sampled(None, trace)
+            digits = f"{trace:032x}"
+        else:
+            digits, flags = match[1], int(match[3], 16)
+            if entry:
+                flags = flags & ~SAMPLED | self._sampled(parent, int(digits, 16))
+        return f"00-{digits}-{span:016x}-{flags | SAMPLED if keep else flags:02x}"
 
-    def _root_flags(self, trace: int) -> int:
-        """Whether a trace that begins here is recorded: OTEL_TRACES_SAMPLER decides, by the trace id."""
-        decision = self._provider.sampler.should_sample(None, trace, "root").decision
-        return _SAMPLED if decision is Decision.RECORD_AND_SAMPLE else 0
+    def _sampled(self, parent: str | None, trace: int) -> int:
+        """Whether a run that begins here is recorded: OTEL_TRACES_SAMPLER decides, by the trace id and the parent."""
+        above = _context(parent, remote=True)
+        context = set_span_in_context(NonRecordingSpan(above)) if above is not None else None
+        decision = self._provider.sampler.should_sample(context, trace, "run").decision
+        return SAMPLED if decision is Decision.RECORD_AND_SAMPLE else 0
 
     def record(
         self,
@@ -85,11 +101,13 @@ class Tracing(Telemetry):
         context: str | None = None,
         attributes: Attributes | None = None,
         error: str | None = None,
+        link: str | None = None,
     ) -> None:
-        own = _context(context or self.child(parent), remote=False)
+        given = context or self.child(parent)
+        own = _context(kept(given) if error else given, remote=False)
         if own is None or not own.trace_flags.sampled:
             return
-        above = _context(parent, remote=True)
+        above, linked = _context(parent, remote=True), _context(link, remote=True)
         self._processor.on_end(
             ReadableSpan(
                 name=f"{operation} {stage}",
@@ -97,6 +115,7 @@ class Tracing(Telemetry):
                 parent=above if above is not None and above.trace_id == own.trace_id else None,
                 resource=self._provider.resource,
                 attributes=_attributes(stage, operation, attributes, error),
+                links=[Link(linked)] if linked is not None else (),
                 kind=_kind(operation),
                 status=_ERROR if error else _UNSET,
                 start_time=start_ns,
@@ -113,7 +132,7 @@ class Tracing(Telemetry):
 
 
 def _context(traceparent: str | None, *, remote: bool) -> SpanContext | None:
-    match = names.TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    match = TRACEPARENT.fullmatch(traceparent) if traceparent else None
     if match is None:
         return None
     return SpanContext(int(match[1], 16), int(match[2], 16), remote, TraceFlags(int(match[3], 16)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from handrail import telemetry
+from handrail.admission import Arrival
 from handrail.contracts import Contracts
 from handrail.crashes import Crashes
 from handrail.message import Message
@@ -80,25 +81,42 @@ def waiting_rows(spec: Spec, contracts: Contracts, tables: PartitionTables) -> W
     return waiting
 
 
-def span_of(stage: str, message: Message, parent: str | None, started: int, error: str | None) -> dict[str, Any]:
+@dataclass(slots=True)
+class Lineage:
+    """Where one handling of a message stands in its trace.
+
+    `context` is that of its own span, which whatever comes of the message hangs below; `parent` is what the span hangs
+    below itself; `link` is the context of the operator's order that caused it, where there is one in another trace.
+    """
+
+    context: str
+    parent: str | None
+    link: str | None = None
+
+
+def span_of(
+    stage: str, arrival: Arrival, message: Message | None, lineage: Lineage, started: int, error: str | None
+) -> dict[str, Any]:
     """What Telemetry.record is told about a message that was handled, once its batch has committed.
 
-    The message has the context of the span itself, `parent` is the one that it came with.
+    `message` is None where the record did not decode.
     """
-    attributes: dict[str, Any] = {telemetry.MESSAGE_ID: message.id, telemetry.CONTRACT: message.type}
-    if message.run is not None:
-        attributes |= {
-            telemetry.RUN: message.run.id,
-            telemetry.FLOW: message.run.flow,
-            telemetry.FLOW_VERSION: message.run.version,
-        }
-    if message.replay:
-        attributes[telemetry.REPLAY] = message.replay
+    attributes: dict[str, Any] = {telemetry.MESSAGE_ID: arrival.event}
+    if message is not None:
+        attributes[telemetry.CONTRACT] = message.type
+    run = arrival.meta.run
+    if run is not None:
+        attributes |= {telemetry.RUN: run.id, telemetry.FLOW: run.flow, telemetry.FLOW_VERSION: run.version}
+    if arrival.replay is not None:
+        attributes[telemetry.REPLAY] = arrival.replay.generation
+    if arrival.attempt:
+        attributes[telemetry.ATTEMPT] = arrival.attempt + 1
     return {
         "stage": stage,
         "operation": "process",
-        "parent": parent,
-        "context": message.traceparent,
+        "parent": lineage.parent,
+        "context": lineage.context,
+        "link": lineage.link,
         "start_ns": started,
         "end_ns": time.time_ns(),
         "attributes": attributes,

@@ -153,6 +153,7 @@ class Bench:
             },
         )
         run = run_id("order-to-invoice", {"order_id": order, "revision": fields.pop("of", "1")})
+        trace = fields.pop("traceparent", TRACE)
         body = {
             "run": run,
             "flow": "order-to-invoice",
@@ -169,7 +170,7 @@ class Bench:
         key = f"{body['run']}/{body['step']}/r{body['revision']}"
         value = contracts().encode(COMMAND, body)
         self.driver.send(
-            COMMAND, order, value, id=id or f"for {key}", run=Run(run, "order-to-invoice", 1), traceparent=TRACE
+            COMMAND, order, value, id=id or f"for {key}", run=Run(run, "order-to-invoice", 1), traceparent=trace
         )
         self.driver.drain()
         return key

@@ -14,6 +14,8 @@ Make = Callable[..., Any]
 DEAD_AT = 5_000 + 2_000  # send window and billing's total deadline
 SETTLE = 300
 
+UNSAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+
 
 def test_a_call_that_was_seen_to_have_worked_is_verified(bench: Make, invoice_body: Make) -> None:
     b = bench()
@@ -594,3 +596,16 @@ def test_the_outcome_names_its_cause_and_carries_the_trace(bench: Make, invoice_
     assert meta.route == "7"
     assert meta.traceparent is not None
     assert meta.traceparent.split("-")[1] == "0af7651916cd43dd8448eb211c80319c"
+
+
+def test_the_outcome_of_a_failure_has_its_run_recorded_from_there_on(bench: Make) -> None:
+    """Whatever the call's own span says: its answer may be fine by HTTP, and break its contract."""
+    b = bench(verify=False)
+    b.command(traceparent=UNSAMPLED)
+    b.phone.give(status=201, body=b'{"x": 1}', traceparent=UNSAMPLED)
+    b.driver.drain()
+    b.pass_time(SETTLE)
+    b.driver.drain()
+    (record,) = b.broker.records("order-to-invoice.decision")
+    assert b.outcome()["failure_class"] is not None
+    assert envelope.read_internal(record.headers).traceparent == UNSAMPLED[:-2] + "01"

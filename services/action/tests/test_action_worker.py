@@ -18,8 +18,9 @@ from handrail.clock import SystemClock
 from handrail.contracts import Contracts
 from handrail.flow import Flows, System
 from handrail.message import Finished
-from handrail.telemetry import Telemetry, trace_id
+from handrail.telemetry import Telemetry
 from handrail.testing.clock import ManualClock
+from handrail.traceparent import trace_id
 from handrail_action.calls import Job, Reply
 from handrail_action.worker import MAX_REPLY_BYTES, ROOM, HttpWorker
 
@@ -181,6 +182,22 @@ def test_the_key_the_trace_and_the_body_arrive(make: Make, server: Server) -> No
     assert request.body == b'{"a": 1}'
     assert trace_id(request.headers["traceparent"]) == trace_id(TRACE)
     assert request.headers["traceparent"] == reply.traceparent
+
+
+@pytest.mark.parametrize(("status", "flag"), [(200, "00"), (503, "01"), (404, "01")])
+def test_from_a_call_that_failed_on_an_unsampled_run_is_recorded(
+    make: Make, server: Server, status: int, flag: str
+) -> None:
+    server.behave = lambda _request: answer(status, b"{}")
+    reply = ask(make(), job(server, traceparent=TRACE[:-2] + "00"))
+    assert (reply.traceparent or "")[-2:] == flag
+    assert server.requests[0].headers["traceparent"][-2:] == "00", "nobody knew yet when it was sent"
+
+
+def test_from_a_lost_answer_on_an_unsampled_run_is_recorded(make: Make, server: Server) -> None:
+    server.behave = lambda _request: None
+    reply = ask(make(), job(server, traceparent=TRACE[:-2] + "00"))
+    assert (reply.trouble, (reply.traceparent or "")[-2:]) == ("lost", "01")
 
 
 def test_no_value_can_change_where_a_call_goes(make: Make, server: Server) -> None:

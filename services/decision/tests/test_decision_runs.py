@@ -13,6 +13,7 @@ from handrail.message import Run
 from handrail.service import Deployment
 from handrail.testing.driver import StageDriver
 from handrail.testing.memory import MemoryBroker
+from handrail.traceparent import trace_id
 from handrail_decision.bootstrap import plans
 
 from handrail import envelope
@@ -32,10 +33,10 @@ class Flowing:
         self.stage, self.contracts, self.order, self.read = stage, contracts, order, bodies
         self.sent = 0
 
-    def _send(self, contract: str, body: Mapping[str, Any], id: str | None = None) -> None:  # noqa: A002
+    def _send(self, contract: str, body: Mapping[str, Any], id: str | None = None, trace: str = TRACE) -> None:  # noqa: A002
         self.sent += 1
         value = self.contracts.encode(contract, body)
-        self.stage.send(contract, "7", value, id=id or f"message {self.sent}", run=RUN, traceparent=TRACE)
+        self.stage.send(contract, "7", value, id=id or f"message {self.sent}", run=RUN, traceparent=trace)
         self.stage.drain()
 
     def prepared(self, **order: Any) -> None:
@@ -65,10 +66,10 @@ class Flowing:
         }
         self._send("handrail/outcome.v1", body | fields, id)
 
-    def verdict(self, verdict: str, task: str, step: str = "review") -> None:
+    def verdict(self, verdict: str, task: str, step: str = "review", trace: str = TRACE) -> None:
         body = {"run": RUN.id, "flow": FLOW, "version": 1, "task": task, "step": step, "verdict": verdict, "by": "ada",
                 "reason": "because", "at": 30}  # fmt: skip
-        self._send("handrail/human-decision.v1", body)
+        self._send("handrail/human-decision.v1", body, trace=trace)
 
     @property
     def transitions(self) -> list[dict[str, Any]]:
@@ -318,3 +319,18 @@ def test_a_prepared_event_whose_bytes_do_not_decode_is_a_dead_letter(flow: Flowi
     (letter,) = flow.stage.letters()
     assert (letter["failure_class"], letter["run"]) == ("poison", RUN.id)
     assert flow.states == []
+
+
+def test_what_follows_a_person_s_decision_stays_in_the_trace_of_the_run(flow: Flowing, broker: MemoryBroker) -> None:
+    flow.prepared(**REVIEW)
+    flow.verdict("approve", flow.tasks[0]["task"], trace="00-" + "ab" * 16 + "-" + "cd" * 8 + "-01")
+    assert {each["trace"] for each in flow.transitions} == {trace_id(TRACE)}
+    (command,) = broker.records("action.billing")
+    assert trace_id(envelope.read_internal(command.headers).traceparent) == trace_id(TRACE)
+
+
+def test_a_decision_about_a_run_that_nobody_knows_keeps_the_trace_of_its_order(
+    flow: Flowing, broker: MemoryBroker
+) -> None:
+    flow.verdict("approve", "no-such-task", trace="00-" + "ab" * 16 + "-" + "cd" * 8 + "-01")
+    assert (flow.transitions, broker.records("action.billing")) == ([], [])

@@ -20,9 +20,10 @@ from rich.text import Text
 from handrail.errors import HandrailError
 from handrail.kafka.admin import wait_until_answers
 from handrail.local.asking import ask_all
+from handrail.local.jaeger import Jaeger, Ports
 from handrail.local.logs import follow, last_lines, log_path
-from handrail.local.services import Service, choose
-from handrail.local.state import RUNNING, UP, ProcessState, StackFolder, StackState
+from handrail.local.services import Program, Runs, choose
+from handrail.local.state import RUNNING, UP, AlreadyRunning, ProcessState, StackFolder, StackState, unusable
 from handrail.local.supervisor import Stack
 from handrail.settings import DEFAULT_PORT, Settings
 
@@ -38,27 +39,35 @@ def up(
     detach: Annotated[bool, typer.Option(help="Return when all is up; `handrail down` ends it.")] = False,
     services: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
     with_sandbox: Annotated[bool, typer.Option(help="Also the sandbox: outside systems to try things on.")] = False,
+    with_jaeger: Annotated[
+        bool, typer.Option("--jaeger", help="Also a Jaeger: every service sends its spans there (handrail trace).")
+    ] = False,
     quiet: Annotated[bool, typer.Option(help="Do not show the services' logs here.")] = False,
 ) -> None:
     """Start Kafka, make the topics, run every service; Ctrl-C ends all.
 
-    If HANDRAIL_BOOTSTRAP names another machine, the Kafka there is used and none is started.
+    If HANDRAIL_BOOTSTRAP names another machine, the Kafka there is used and none is started. Jaeger is run by its image
+    where Docker answers, else by a `jaeger` on the PATH, else it is built, once, from its Go module.
 
-    Example: handrail up --with-sandbox
+    Example: handrail up --with-sandbox --jaeger
     """
     settings = Settings.from_env(os.environ)
     names = [name.strip() for name in services.split(",") if name.strip()] if services is not None else None
-    chosen = choose(names, sandbox=with_sandbox)
+    chosen: tuple[Runs, ...] = choose(names, sandbox=with_sandbox)
+    console = Console(highlight=False, soft_wrap=True)
+    jaeger = _jaeger(settings, console) if with_jaeger else None
     if detach:
         _detached(settings, sys.argv[1:])
         return
-    console = Console(highlight=False, soft_wrap=True)
     began = time.monotonic()
+    if jaeger is not None:
+        chosen = (_process(jaeger, settings), *chosen)
     local_port = _local_port(settings.bootstrap) if port is None else port
     stack = Stack(
         settings.home,
         local_port or DEFAULT_PORT,
         services=chosen,
+        env=jaeger.settings() if jaeger is not None else None,
         bootstrap=None if local_port else settings.bootstrap,
         on_log=None if quiet else _printer(console, chosen),
         on_progress=lambda text: console.print(f"[dim]… {text}[/]"),
@@ -137,6 +146,21 @@ def logs(
             return
 
 
+def _jaeger(settings: Settings, console: Console) -> Jaeger:
+    """Ports and program of the Jaeger to be; building it may take minutes. Raises ConfigError, HandrailError."""
+    if settings.home.joinpath("up.json").exists() and StackFolder(settings.home).is_locked():
+        raise AlreadyRunning(StackFolder(settings.home).who_runs())
+    ports = Ports.choose(os.environ.get("HANDRAIL_JAEGER") or None)
+    return Jaeger.find(os.environ, ports, lambda text: console.print(f"[dim]… {text}[/]"))
+
+
+def _process(jaeger: Jaeger, settings: Settings) -> Program:
+    try:
+        return jaeger.process(settings.home / "jaeger")
+    except OSError as error:
+        raise unusable(settings.home, error) from error
+
+
 def _detached(settings: Settings, arguments: list[str]) -> None:
     """The same command in a session of its own; returns when it is up. Raises AlreadyRunning, HandrailError."""
     folder = StackFolder(settings.home)
@@ -195,7 +219,7 @@ def _end_on_signals(stack: Stack) -> dict[signal.Signals, Any]:
     return {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
 
 
-def _printer(console: Console, services: tuple[Service, ...]) -> Callable[[str, str], None]:
+def _printer(console: Console, services: tuple[Runs, ...]) -> Callable[[str, str], None]:
     colours = {service.name: _COLOURS[index % len(_COLOURS)] for index, service in enumerate(services)}
     width = max([len(name) for name in colours] + [len("kafka")])
 
@@ -210,12 +234,16 @@ def _say_ready(
 ) -> None:
     for process in ended:
         console.print(f"[bold red]{process.name} does not run[/]: {process.note} (handrail logs {process.name})")
+    services = [one.name for one in state.services if one.page is None]
+    running = set(services) - {one.name for one in ended}
     console.print(
-        f"[bold green]ready[/] in {seconds:.1f} s: Kafka at {state.bootstrap}, {len(state.services) - len(ended)} of "
-        f"{len(state.services)} services. See handrail status, handrail logs -f; stop with {stops}"
+        f"[bold green]ready[/] in {seconds:.1f} s: Kafka at {state.bootstrap}, {len(running)} of {len(services)} "
+        f"services. See handrail status, handrail logs -f; stop with {stops}"
     )
     if state.web:
         console.print(f"how it goes: {state.web}")
+    for page in (one.page for one in state.services if one.page):
+        console.print(f"traces at {page}, and by handrail trace <run>")
     if state.bootstrap != Settings.from_env(os.environ).bootstrap:
         console.print(f"in other terminals first: export HANDRAIL_BOOTSTRAP={state.bootstrap}")
 

@@ -19,7 +19,7 @@ ENDS = frozenset({DONE, REJECTED, FAILED, DONE_BY_HAND, "compensated", "cancelle
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """The contract `handrail/run-state.v1`, field by field.
+    """The contract `handrail/run-state.v2`, field by field, without the trace context: that is decision's, not the run's.
 
     `step_index` is -1 while the run waits for the review that its decision table asked for. `event`, `request` and
     `responses` hold bytes in the Confluent wire format, `decision` is JSON. Times are ms since the epoch.

@@ -14,8 +14,8 @@ WITHIN_S = 2.0
 
 
 def ask_all(processes: Iterable[ProcessState]) -> dict[str, str]:
-    """What each running process that can be asked says of itself, by name: `ready`, or why it is not."""
-    asked = [one for one in processes if one.state == RUNNING and one.http]
+    """What each running process that can be asked says of itself, by name: `ready`, or why it is not; or where it is."""
+    asked = [one for one in processes if one.state == RUNNING and (one.http or one.page)]
     if not asked:
         return {}
     with ThreadPoolExecutor(len(asked)) as pool:
@@ -23,6 +23,8 @@ def ask_all(processes: Iterable[ProcessState]) -> dict[str, str]:
 
 
 def _ask(process: ProcessState) -> str:
+    if process.page:
+        return _look(process.page)
     try:
         with urllib.request.urlopen(f"http://{process.http}/ready", timeout=WITHIN_S) as answer:
             return told(answer.read())
@@ -31,6 +33,16 @@ def _ask(process: ProcessState) -> str:
             return told(error.read())
     except OSError as error:
         return f"does not answer ({getattr(error, 'reason', error)})"
+
+
+def _look(page: str) -> str:
+    """Whether what has a page answers, and where."""
+    try:
+        with urllib.request.urlopen(page, timeout=WITHIN_S) as answer:
+            answer.read(1)
+    except OSError as error:
+        return f"does not answer at {page} ({getattr(error, 'reason', error)})"
+    return f"answers at {page}"
 
 
 def told(body: bytes) -> str:

@@ -7,27 +7,31 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 from handrail.errors import HandrailError
 from handrail.local import processes, restarts
 from handrail.local.kafka import LocalKafka
 from handrail.local.logs import Lines
 from handrail.local.ports import LOOPBACK, free_or, free_port
-from handrail.local.services import Service
+from handrail.local.services import Program, Runs, Service
 from handrail.local.state import BROKEN, RUNNING, STOPPED, WAITING, ProcessState
 
 WEB_PORT = 19080
 """Where the page is unless HANDRAIL_WEB says otherwise, or another stack's page is there."""
+_BEFORE_S = 20.0
 
 
 class Member:
-    """A service that is started, watched and started again. Used by the supervisor's thread alone."""
+    """What is started, watched and started again. Used by the supervisor's thread alone."""
 
-    def __init__(self, service: Service, env: Mapping[str, str]) -> None:
+    def __init__(self, service: Runs, env: Mapping[str, str]) -> None:
         self.service = service
         self.wanted = True
-        self.http = f"{LOOPBACK}:{free_port()}" if service.answers else None
-        self.web = (env.get("HANDRAIL_WEB") or f"{LOOPBACK}:{free_or(WEB_PORT)}") if service.web else None
+        self._page = service.page if isinstance(service, Program) else None
+        ours = service if isinstance(service, Service) else None
+        self.http = f"{LOOPBACK}:{free_port()}" if ours and ours.answers else None
+        self.web = (env.get("HANDRAIL_WEB") or f"{LOOPBACK}:{free_or(WEB_PORT)}") if ours and ours.web else None
         places = {"HANDRAIL_HTTP": self.http, "HANDRAIL_WEB": self.web}
         self._env = {**env, **{name: place for name, place in places.items() if place}}
         self._child: processes.Child | None = None
@@ -57,14 +61,28 @@ class Member:
     def start(self) -> int:
         """Start the process; returns the descriptor of its output, which is non-blocking."""
         restarts_so_far = self._state.restarts + (1 if self._state.since else 0)
+        self._prepare()
         self._child = processes.spawn(self.service.command, env=self._env, output=subprocess.PIPE)
         assert self._child.stdout is not None
         os.set_blocking(self._child.stdout.fileno(), False)
         self._started = time.monotonic()
         self._state = ProcessState(
-            self.name, RUNNING, self._child.pid, _now(), restarts_so_far, http=self.http, web=self.web
+            self.name,
+            RUNNING,
+            self._child.pid,
+            _now(),
+            restarts_so_far,
+            http=self.http,
+            page=self._page,
+            web=self.web,
         )
         return self._child.stdout.fileno()
+
+    def _prepare(self) -> None:
+        """Clear away what an earlier one has left; that there is nothing is no trouble."""
+        if isinstance(self.service, Program) and self.service.before:
+            with suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(self.service.before, capture_output=True, timeout=_BEFORE_S, check=False)
 
     def read(self) -> tuple[list[str], bool]:
         """The lines that it has written by now, and whether more may come."""
@@ -106,7 +124,7 @@ class Member:
             self._end(STOPPED, self._state.note)
 
     def _end(self, state: str, note: str) -> None:
-        self._state = ProcessState(self.name, state, None, _now(), self._state.restarts, note)
+        self._state = ProcessState(self.name, state, None, _now(), self._state.restarts, note, page=self._page)
 
 
 class BrokerMember:

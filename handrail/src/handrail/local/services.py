@@ -28,6 +28,22 @@ class Service:
         return [sys.executable, "-m", self.module, *self.arguments]
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A foreign program that runs beside the services: its command, and what is run before it, whatever comes of that.
+
+    `page` is where it shows itself and answers (a URL).
+    """
+
+    name: str
+    command: Sequence[str]
+    before: Sequence[str] = ()
+    page: str | None = None
+
+
+Runs = Service | Program
+"""What the supervisor runs."""
+
 # Hands before triggers, the order in which upgrades go, too: what is asked for is there when it is asked.
 SERVICES = (
     Service("console", "handrail_console"),

@@ -27,7 +27,7 @@ class ProcessState:
     """One process of the stack.
 
     `since` is when it was started or ended, ms; `note` says why it is not running; `http` is where it answers about its
-    health, `web` where it shows people a page (host:port).
+    health and `web` where the page of Handrail is (host:port), `page` the URL of what a foreign program shows to people.
     """
 
     name: str
@@ -37,6 +37,7 @@ class ProcessState:
     restarts: int = 0
     note: str = ""
     http: str | None = None
+    page: str | None = None
     web: str | None = None
 
 
@@ -101,7 +102,7 @@ class StackFolder:
             except BlockingIOError as error:
                 if attempt == _ATTEMPTS - 1:
                     lock.close()
-                    raise AlreadyRunning(self._who_runs()) from error
+                    raise AlreadyRunning(self.who_runs()) from error
                 time.sleep(0.02)  # a `status` that looks at this moment holds it, too
         self._lock = lock
 
@@ -138,7 +139,8 @@ class StackFolder:
             return True
         return False
 
-    def _who_runs(self) -> str:
+    def who_runs(self) -> str:
+        """What to say to somebody who would start a second stack here."""
         state = self.read()
         if state is None:
             return f"a stack is just being started or stopped in {self.home}: wait a moment (handrail status)"

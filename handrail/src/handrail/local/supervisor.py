@@ -19,7 +19,7 @@ from handrail.local import processes
 from handrail.local.kafka import LocalKafka
 from handrail.local.logs import LogFiles
 from handrail.local.member import BrokerMember, Member
-from handrail.local.services import SERVICES, Service, choose
+from handrail.local.services import SERVICES, Runs, choose
 from handrail.local.state import RUNNING, STARTING, STOPPING, UP, ProcessState, StackFolder, StackState, unusable
 from handrail.settings import DEFAULT_PORT, Settings
 
@@ -33,10 +33,11 @@ KAFKA_ENDS_S = 15.0
 class Stack:
     """Kafka and services, each its own process, below the state folder `home`.
 
-    `services` are names or Service values, all of them for None. `env` is added to the environment of every service,
-    `per_service_env` to that of one; `python_path` goes before theirs. `on_log(service, line)` and `on_progress(text)`
-    are called from the supervisor's thread. `topology` says which topics to make (None: those of contracts, flows and
-    topics.yaml). With `bootstrap` no Kafka is started: that one is used. `grace_s` is how long services may take to end.
+    `services` are names, Service or Program values, all services for None. `env` is added to the environment of
+    each, `per_service_env` to that of one; `python_path` goes before theirs. `on_log(service, line)` and
+    `on_progress(text)` are called from the supervisor's thread. `topology` says which topics to make (None: those of
+    contracts, flows and topics.yaml). With `bootstrap` no Kafka is started: that one is used. `grace_s` is how long
+    services may take to end.
 
     Every process is started by one thread that lives as long as the stack, because the kernel ends a process with the
     thread that started it (handrail.local.launch): killed with -9, the stack leaves nothing behind.
@@ -47,7 +48,7 @@ class Stack:
         home: Path,
         port: int = DEFAULT_PORT,
         *,
-        services: Sequence[str | Service] | None = None,
+        services: Sequence[str | Runs] | None = None,
         env: Mapping[str, str] | None = None,
         per_service_env: Mapping[str, Mapping[str, str]] | None = None,
         python_path: Sequence[Path | str] = (),
@@ -317,5 +318,5 @@ class Stack:
         return found
 
 
-def _service(given: str | Service) -> Service:
-    return given if isinstance(given, Service) else choose([given])[0]
+def _service(given: str | Runs) -> Runs:
+    return choose([given])[0] if isinstance(given, str) else given

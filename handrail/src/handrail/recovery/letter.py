@@ -39,8 +39,12 @@ def letter_body(
     message: Message | None,
     event_id: str | None,
     step: str | None = None,
+    trace: str | None = None,
 ) -> dict[str, Any]:
-    """All that a person needs, by handrail/dead-letter.v1. `record` is the original, at its original coordinates."""
+    """All that a person needs, by handrail/dead-letter.v1.
+
+    `record` is the original, at its original coordinates; `trace` the id of the trace in which it failed.
+    """
     run = message.run if message else None
     return {
         "letter": letter,
@@ -67,7 +71,7 @@ def letter_body(
         "stack": info.stack,
         "fingerprint": fingerprint(stage, info),
         "attempts": attempts,
-        "trace": message.trace if message else None,
+        "trace": trace,
         "payload_hash": blake2b(record.value or b"", digest_size=16).hexdigest(),
         "failed_at": failed_at,
         "first_failed_at": first_failed_at,

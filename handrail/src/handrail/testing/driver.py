@@ -44,6 +44,7 @@ class StageDriver:
         outs: Sequence[str] = ("out",),
         make_log: Callable[..., MemoryLog] = MemoryLog,
         pause: Callable[[float], None] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.broker, self.spec, self.contracts = broker, spec, contracts
         for topic in (spec.inbox, *private_topics(spec.name)):
@@ -61,7 +62,7 @@ class StageDriver:
             folder=lambda partition: home / spec.name / str(partition),
             identity=lambda partition: Identity(spec.name, partition, broker.partitions_of(spec.inbox), {}),
             clock=self.clock,
-            telemetry=Telemetry.from_env(spec.name, {}),
+            telemetry=telemetry or Telemetry(),
             jitter=lambda: 0.0,
             worker=worker,
             fault=fault,
@@ -89,18 +90,19 @@ class StageDriver:
         headers = envelope.write_internal(id, type, traceparent, run, "test", key)
         return self.broker.publish(self.spec.inbox, key, value, headers)
 
-    def replay(self, letter: Mapping[str, Any], generation: int | None = None) -> None:
-        """Put a dead letter's original into the replay topic, as recovery does."""
-        header = envelope.write_replay(
+    def replay(self, letter: Mapping[str, Any], generation: int | None = None, order: str | None = None) -> None:
+        """Put a dead letter's original into the replay topic, as recovery does; `order` is the order's trace context."""
+        added = envelope.replay_headers(
             Replay(
                 letter["letter"],
                 generation if generation is not None else letter["generation"],
                 letter["topic"],
                 letter["partition"],
                 letter["offset"],
+                order,
             )
         )
-        headers = (*headers_of(letter["headers"]), header)
+        headers = (*headers_of(letter["headers"]), *added)
         topic = f"{self.spec.name}.replay"
         self.broker.append(Outgoing(topic, letter["partition"], letter["key"], letter["value"], headers))
 

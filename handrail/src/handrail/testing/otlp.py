@@ -22,7 +22,10 @@ TRACES = "/v1/traces"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One span as the collector got it. Ids are hex; `parent` is None for a root; times in ns since the epoch."""
+    """One span as the collector got it.
+
+    Ids are hex; `parent` is None for a root; times in ns since the epoch; `links` are the traces and ids of linked spans.
+    """
 
     service: str
     name: str
@@ -34,6 +37,7 @@ class Span:
     end_ns: int
     failed: bool
     attributes: dict[str, Any]
+    links: tuple[tuple[str, str], ...] = ()
 
     @property
     def operation(self) -> str:
@@ -140,6 +144,7 @@ def _decoded(request: ExportTraceServiceRequest) -> list[Span]:
                         end_ns=span.end_time_unix_nano,
                         failed=span.status.code == span.status.STATUS_CODE_ERROR,
                         attributes=_attributes(span.attributes),
+                        links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
                     )
                 )
     return found

@@ -34,11 +34,13 @@ class Twin:
         home: Path,
         services: Sequence[Callable[[Deployment], Sequence[Plan]]],
         workers: Mapping[str, Worker] | None = None,
+        telemetry: Callable[[str], Telemetry] | None = None,
     ) -> None:
         """`root` holds contracts/, flows/, systems/ and deploy/; `home` is for the stages' tables.
 
         `services` are the `plans` of the services' bootstraps. Calls to outside systems are made by `workers` (stage ->
-        Worker), never by the services' own. Raises ConfigError where a file is wrong.
+        Worker), never by the services' own. `telemetry` gives that of a stage by its name. Raises ConfigError where a file
+        is wrong.
         """
         settings = replace(
             Settings.from_env({"HANDRAIL_HOME": str(home)}),
@@ -62,6 +64,7 @@ class Twin:
         )
         self._plans = {plan.spec.name: plan for service in services for plan in service(deployment)}
         self._workers, self._home, self._lives = workers or {}, home, 0
+        self._telemetry = telemetry or (lambda _stage: Telemetry())
         self.stages = {name: self._start(name) for name in self._plans}
 
     def _start(self, name: str) -> StageDriver:
@@ -71,7 +74,16 @@ class Twin:
             raise ConfigError(f"{name} makes calls: give the twin a worker for it, workers={{{name!r}: ...}}")
         home, worker = self._home / str(self._lives), self._workers.get(name)
         contracts = plan.contracts or self.contracts
-        return StageDriver(self.broker, plan.spec, contracts, home, worker=worker, clock=self.clock, outs=())
+        return StageDriver(
+            self.broker,
+            plan.spec,
+            contracts,
+            home,
+            worker=worker,
+            clock=self.clock,
+            outs=(),
+            telemetry=self._telemetry(name),
+        )
 
     def publish(self, contract: str, key: str, event: Mapping[str, Any]) -> None:
         """An event of the world, into the source topic of its contract, by that contract."""

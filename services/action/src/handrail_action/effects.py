@@ -18,6 +18,7 @@ from handrail.identity import output_id
 from handrail.message import Due, Finished, Message, Output, Run
 from handrail.pending import View
 from handrail.recovery import DeadLetter, ErrorClass, FailureInfo, Policy, Retry, classify, decide
+from handrail.traceparent import kept
 
 from handrail_action.answers import Absent, Answer, Encode, Good, judge
 from handrail_action.calls import Job, Kind, Reply
@@ -300,6 +301,7 @@ class Effects:
             "failure_class": str(info.error_class),
             "reason": info.message,
             "first_failure_at": row["first_failure_at"] or view.now,
+            "traceparent": kept(row["traceparent"]),
         }
 
     # --- ends

@@ -8,12 +8,14 @@ import time
 from base64 import b64encode
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import aiohttp
 from handrail.clock import Clock
 from handrail.flow import System
 from handrail.message import Finished
 from handrail.telemetry import Telemetry
+from handrail.traceparent import kept
 
 from handrail import telemetry
 from handrail_action.addresses import Forbidden, GuardedResolver
@@ -140,8 +142,9 @@ class HttpWorker:
             context = self._telemetry.child(job.traceparent, job.run)
             started = time.time_ns()
             reply = await self._request(self._session, job, context)
-            self._record(job, reply, context, started)
-            return reply
+            failed = reply.trouble or (str(reply.status) if (reply.status or 0) >= 400 else None)
+            self._record(job, reply, context, started, failed)
+            return replace(reply, traceparent=kept(context)) if failed else reply
 
     async def _request(self, session: aiohttp.ClientSession, job: Job, context: str) -> Reply:
         timeout = aiohttp.ClientTimeout(total=job.total_ms / 1000, sock_connect=job.connect_ms / 1000)
@@ -186,7 +189,7 @@ class HttpWorker:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return nothing("lost", error)
 
-    def _record(self, job: Job, reply: Reply, context: str, started: int) -> None:
+    def _record(self, job: Job, reply: Reply, context: str, started: int, failed: str | None) -> None:
         if self._telemetry.on:
             attributes: dict[str, str | int | float | bool] = {
                 telemetry.SYSTEM: self._system.name,
@@ -196,7 +199,6 @@ class HttpWorker:
             }
             if reply.status is not None:
                 attributes[telemetry.HTTP_STATUS] = reply.status
-            failed = reply.trouble or (str(reply.status) if (reply.status or 0) >= 400 else None)
             self._telemetry.record(
                 stage=self._stage,
                 operation=job.kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ from uuid import uuid4
 from confluent_kafka import KafkaError, Message, Producer
 from handrail.contracts import Contracts
 from handrail.errors import Unreachable
+from handrail.telemetry import Telemetry
 
+from handrail import telemetry
 from handrail_console.reach import partitions_of
 
 TOPIC = "recovery.commands"
@@ -65,11 +68,15 @@ _EMPTY: Row = dict.fromkeys(("letter", "generation", "task", "run", "flow", "ver
 
 
 class Sender:
-    """Sends orders to partition 0 of `recovery.commands`, each acknowledged by all replicas, at most 10 s in all."""
+    """Sends orders to partition 0 of `recovery.commands`, each acknowledged by all replicas, at most 10 s in all.
 
-    def __init__(self, bootstrap: str, contracts: Contracts) -> None:
+    Each begins a trace of its own; what it does to a run goes on in the run's trace, and is linked to this one.
+    """
+
+    def __init__(self, bootstrap: str, contracts: Contracts, telemetry: Telemetry | None = None) -> None:
         self._bootstrap = bootstrap
         self._contracts = contracts
+        self._telemetry = telemetry or Telemetry()
 
     def __call__(self, orders: Sequence[Order]) -> None:
         """Raises Unreachable when Kafka does not answer, has no such topic, or did not take every order."""
@@ -92,14 +99,36 @@ class Sender:
                 "log_level": 0,
             }
         )
+        sent: list[tuple[str, int]] = []
         for order, value in zip(orders, values, strict=True):
             headers: list[tuple[str, str | bytes | None]] = [("ce_id", str(uuid4())), ("ce_type", CONTRACT)]
+            if self._telemetry.on:
+                context = self._telemetry.child(None)
+                headers.append(("traceparent", context))
+                sent.append((context, time.time_ns()))
             producer.produce(TOPIC, value, order.key.encode(), partition=0, on_delivery=delivered, headers=headers)
             producer.poll(0)
         left = producer.flush(SEND_S + 0.5)
+        self._record(sent, "unacknowledged" if failed or left else None)
         if failed or left:
             why = failed[0] if failed else "no answer in time"
             raise Unreachable(
                 f"{len(failed) + left} of {len(orders)} orders were not acknowledged by Kafka ({why}). Give the order "
                 "again: what has been taken already is not done twice"
             )
+
+    def _record(self, sent: Sequence[tuple[str, int]], error: str | None) -> None:
+        """A span for each order."""
+        ended = time.time_ns()
+        for context, started in sent:
+            self._telemetry.record(
+                stage=TOPIC,
+                operation="publish",
+                parent=None,
+                context=context,
+                start_ns=started,
+                end_ns=ended,
+                attributes={telemetry.DESTINATION: TOPIC, telemetry.PARTITION: "0"},
+                error=error,
+            )
+        self._telemetry.shutdown()

@@ -10,7 +10,7 @@ from handrail.flow import Flow
 from handrail.service import Deployment, Plan
 from handrail.spec import Spec
 
-from handrail_decision.handler import HUMAN_DECISION, OUTCOME, PREPARED, TABLES, Decide
+from handrail_decision.handler import HUMAN_DECISION, OUTCOME, PREPARED, TABLES, Decide, continues
 
 
 def plans(deployment: Deployment) -> list[Plan]:
@@ -38,6 +38,7 @@ def _spec(deployment: Deployment, name: str) -> Spec:
         partitions=deployment.partitions,
         knows=lambda asked, version: asked != name or flows.get(name, version) is not None,
         tables=TABLES,
+        continues=continues,
         policy=flows.newest(name).policy,
         ordering=flows.newest(name).definition.ordering,
     )

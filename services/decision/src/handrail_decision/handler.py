@@ -15,7 +15,7 @@ PREPARED = "handrail/prepared.v1"
 OUTCOME = "handrail/outcome.v1"
 HUMAN_DECISION = "handrail/human-decision.v1"
 RUNS, TASKS = "runs", "tasks"
-TABLES = {"runs": "handrail/run-state.v1"}
+TABLES = {"runs": "handrail/run-state.v2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Decide:
         event = self._event(flow, given, view.now)
         moved = advance(flow, state, event, self._values(state, event))
         if moved.state is not None and moved.state is not state:
-            view.put("runs", run.id, moved.state.to_record())
+            view.put("runs", run.id, {**moved.state.to_record(), "traceparent": given.traceparent})
         return _outputs(flow, run, given, moved)
 
     def _event(self, flow: Flow, message: Message, now: int) -> Event:
@@ -71,6 +71,14 @@ class Decide:
             raw[event.step] = event.response
         responses = {step: self.decode(value) for step, value in raw.items()}
         return Values(self.decode(state.event), self.decode(state.request), responses)
+
+
+def continues(message: Message, view: View) -> str | None:
+    """The trace context that a person's decision goes on in: that of the run's last move, may it be hours ago."""
+    if message.type != HUMAN_DECISION or message.run is None:
+        return None
+    row = view.get("runs", message.run.id)
+    return row.get("traceparent") if row is not None else None
 
 
 def _outputs(flow: Flow, run: Run, message: Message, moved: Advance) -> Iterable[Output | GiveUp]:

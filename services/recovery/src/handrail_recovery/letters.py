@@ -32,7 +32,7 @@ def keep(given: Message | Due | Finished, view: View) -> Iterable[Output | Relay
     if given.type == DEAD_LETTER:
         return _opened(given.body, view)
     if given.type == LETTER_ORDER:
-        return _ordered(given.body, view)
+        return _ordered(given.body, view, given.traceparent)
     raise TypeError(f"recovery.letters does not know {given.type}")
 
 
@@ -56,7 +56,7 @@ def _opened(letter: Mapping[str, Any], view: View) -> list[Output | Relay]:
     return [_moved(state, view)]
 
 
-def _ordered(order: Mapping[str, Any], view: View) -> list[Output | Relay]:
+def _ordered(order: Mapping[str, Any], view: View, context: str | None) -> list[Output | Relay]:
     letter, state = view.get("letters", order["letter"]), view.get("states", order["letter"])
     if state is None:
         return _refused(order, "there is no such letter, or it has not arrived yet")
@@ -74,7 +74,7 @@ def _ordered(order: Mapping[str, Any], view: View) -> list[Output | Relay]:
     moved |= {"by": order["by"], "reason": order["reason"], "at": order["at"]}
     sent: list[Output | Relay] = [_moved(moved, view)]
     if moved["state"] == "REPLAYING" and letter is not None:
-        sent.append(_original(letter))
+        sent.append(_original(letter, context))
     if moved["state"] in _FINAL:
         view.put("letters", order["letter"], None)
     return sent
@@ -92,13 +92,18 @@ def _moved(state: Mapping[str, Any], view: View) -> Output:
     return Output(STATES_TOPIC, LETTER_STATE, state["letter"], body=state)
 
 
-def _original(letter: Mapping[str, Any]) -> Relay:
-    """The original bytes to the stage that failed, on the partition that it came from; never to the shared source."""
-    replay = Replay(letter["letter"], letter["generation"], letter["topic"], letter["partition"], letter["offset"])
+def _original(letter: Mapping[str, Any], context: str | None) -> Relay:
+    """The original bytes to the stage that failed, on the partition that it came from; never to the shared source.
+
+    They go on in the trace that they came with; `context` is that of the order, to be linked.
+    """
+    replay = Replay(
+        letter["letter"], letter["generation"], letter["topic"], letter["partition"], letter["offset"], context
+    )
     return Relay(
         topic=f"{letter['stage']}.replay",
         partition=letter["partition"],
         key=letter["key"],
         value=letter["value"],
-        headers=(*headers_of(letter["headers"]), envelope.write_replay(replay)),
+        headers=(*headers_of(letter["headers"]), *envelope.replay_headers(replay)),
     )

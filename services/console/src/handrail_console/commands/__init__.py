@@ -1,1 +1,1 @@
-"""The commands of console: `handrail runs`, `handrail dlq`, `handrail tasks`."""
+"""The commands of console: `handrail runs`, `dlq`, `tasks`, `ledger`, `measures`, `trace`."""

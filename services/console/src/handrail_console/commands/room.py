@@ -17,6 +17,7 @@ from handrail.clock import Clock, SystemClock
 from handrail.contracts import Contracts
 from handrail.recovery.letter import LETTER_BYTES
 from handrail.settings import Settings
+from handrail.telemetry import Telemetry
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -60,7 +61,8 @@ class Room:
 
     def deliver(self, orders: Sequence[Order]) -> None:
         """Raises Unreachable when Kafka did not take them."""
-        send = self.send or Sender(self.settings.bootstrap, self.contracts())
+        telemetry = Telemetry.from_env("operator", os.environ)
+        send = self.send or Sender(self.settings.bootstrap, self.contracts(), telemetry)
         send(orders)
 
     def watch(self, looks: Sequence[Look], seconds: float) -> list[Outcome]:

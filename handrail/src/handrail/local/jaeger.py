@@ -1,0 +1,167 @@
+"""A real Jaeger as one more process of the local stack: its image where Docker answers, else a program."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import yaml
+
+from handrail.errors import ConfigError
+from handrail.local.go import GoProgram, NoGo
+from handrail.local.ports import LOOPBACK, free_port, holder, is_free
+from handrail.local.services import Program
+from handrail.settings import JAEGER_PORT
+
+PROGRAM = GoProgram(
+    "jaeger", "github.com/jaegertracing/jaeger", "v1.76.0", "cmd/jaeger", takes="some 4 minutes on a quick machine"
+)
+IMAGE = "cr.jaegertracing.io/jaegertracing/jaeger:2.13.0"
+"""The release that the module's v1.76.0 is: both numbers are of one commit."""
+OTLP_PORT = 4318
+KEPT_TRACES = 50_000
+_DOCKER_S = 5.0
+_STORE = "memory"
+_CONFIG = "jaeger.yaml"
+_IN_THE_CONTAINER = "/etc/jaeger.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where Jaeger listens: page and API, OTLP over HTTP, and its API over gRPC, which can't be switched off."""
+
+    page: int
+    otlp: int
+    grpc: int
+
+    @classmethod
+    def choose(cls, asked: str | None) -> Self:
+        """The page's port as a HANDRAIL_JAEGER that was `asked` for says; the usual ports where they are free, else others.
+
+        Raises ConfigError when the port that was asked for is taken, or is not on this machine.
+        """
+        return cls(_page(asked), _usual(OTLP_PORT), free_port())
+
+
+@dataclass(frozen=True, slots=True)
+class Jaeger:
+    """How it is run: `image` in Docker, or `program`. Traces are kept in memory, and go when it ends."""
+
+    ports: Ports
+    program: Path | None
+
+    @classmethod
+    def find(cls, env: Mapping[str, str], ports: Ports, say: Callable[[str], None]) -> Self:
+        """The image where Docker answers, else the program of the PATH, else one built from its Go module.
+
+        Raises ConfigError where there is none of them, HandrailError when it can't be built.
+        """
+        if docker_answers(env):
+            return cls(ports, None)
+        try:
+            return cls(ports, PROGRAM.get(env, say))
+        except NoGo as error:
+            raise ConfigError(f"Docker does not answer, and {error}; or start without --jaeger") from error
+
+    @classmethod
+    def is_here(cls, env: Mapping[str, str]) -> bool:
+        """Whether it can be run at once, without building it."""
+        return docker_answers(env) or PROGRAM.present(env) is not None
+
+    @property
+    def page(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.page}"
+
+    @property
+    def otlp(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.otlp}"
+
+    def settings(self) -> dict[str, str]:
+        """What services and commands must know to send spans there and to look at them."""
+        return {
+            "HANDRAIL_JAEGER": self.page,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.otlp,
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{self.otlp}/v1/traces",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        }
+
+    def process(self, folder: Path) -> Program:
+        """The process, with its configuration written below `folder`. Raises OSError."""
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / _CONFIG).absolute()
+        host = LOOPBACK if self.program else "0.0.0.0"
+        file.write_text(yaml.safe_dump(configuration(self.ports, host), sort_keys=False), encoding="utf-8")
+        if self.program is not None:
+            return Program("jaeger", (str(self.program), "--config", str(file)), page=self.page)
+        name = "handrail-jaeger-" + hashlib.sha256(str(file).encode()).hexdigest()[:12]
+        return Program("jaeger", run_image(name, file, self.ports), before=("docker", "rm", "-f", name), page=self.page)
+
+
+def run_image(name: str, file: Path, ports: Ports) -> tuple[str, ...]:
+    """The command that runs the image; Docker hands its signals on, and the container goes when it ends."""
+    published = [part for port in (ports.page, ports.otlp) for part in ("-p", f"{LOOPBACK}:{port}:{port}")]
+    mounted = ("-v", f"{file}:{_IN_THE_CONTAINER}:ro")
+    return ("docker", "run", "--rm", "--name", name, *published, *mounted, IMAGE, "--config", _IN_THE_CONTAINER)
+
+
+def configuration(ports: Ports, host: str) -> dict[str, Any]:
+    """Jaeger's own configuration: OTLP in, memory, page and API out; no other port is opened."""
+    return {
+        "service": {
+            "extensions": ["jaeger_storage", "jaeger_query"],
+            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["jaeger_storage_exporter"]}},
+            "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "warn"}},
+        },
+        "extensions": {
+            "jaeger_storage": {"backends": {_STORE: {"memory": {"max_traces": KEPT_TRACES}}}},
+            "jaeger_query": {
+                "storage": {"traces": _STORE},
+                "enable_tracing": False,  # of its own queries
+                "http": {"endpoint": f"{host}:{ports.page}"},
+                "grpc": {"endpoint": f"{host}:{ports.grpc}"},
+            },
+        },
+        "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"{host}:{ports.otlp}"}}}},
+        "exporters": {"jaeger_storage_exporter": {"trace_storage": _STORE}},
+    }
+
+
+def docker_answers(env: Mapping[str, str]) -> bool:
+    """Whether there is a Docker daemon that would run an image."""
+    docker = shutil.which("docker", path=env.get("PATH"))
+    if docker is None:
+        return False
+    command = [docker, "version", "--format", "{{.Server.Version}}"]
+    try:
+        asked = subprocess.run(command, env=dict(env), capture_output=True, timeout=_DOCKER_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0
+
+
+def _page(asked: str | None) -> int:
+    if asked is None:
+        return _usual(JAEGER_PORT)
+    parts = urlsplit(asked)
+    try:
+        port = parts.port or 80
+    except ValueError:
+        port = 0
+    if parts.hostname not in (LOOPBACK, "localhost") or not port:
+        raise ConfigError(
+            f"HANDRAIL_JAEGER={asked}: --jaeger starts one on this machine: write http://{LOOPBACK}:<port>, or leave it "
+            "out; to use one that runs elsewhere, leave --jaeger out and set OTEL_EXPORTER_OTLP_ENDPOINT"
+        )
+    if not is_free(port):
+        raise ConfigError(f"HANDRAIL_JAEGER={asked}: the port is taken by {holder(port) or 'another process'}")
+    return port
+
+
+def _usual(port: int) -> int:
+    return port if is_free(port) else free_port()
