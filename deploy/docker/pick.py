@@ -1,4 +1,4 @@
-"""The part of requirements.lock that an image needs: `python pick.py <names> <lock>` prints it, with its hashes.
+"""The part of requirements.lock that an image needs: `python pick.py <names> <lock>` prints it, with its hashes (docs/adr/0012).
 
 Imports nothing but the standard library: it runs before anything is installed.
 """

@@ -73,7 +73,11 @@ def judge(measures: Measures, standing_open: Open, now: int) -> tuple[Verdict, t
     """A person is needed for what no machine will finish; one is waited for while a task is not overdue."""
     act, waits = [], []
     if standing_open.letters:
-        since = f", the oldest for {span(now - standing_open.letters_since)}" if standing_open.letters_since else ""
+        since = (
+            f", the oldest for {span(now - standing_open.letters_since)}"
+            if standing_open.letters_since is not None
+            else ""
+        )
         act.append(f"{number(standing_open.letters, 'open dead letter')}{since}")
     elif measures.still_open:
         act.append(f"{number(measures.still_open, 'failure')} without an answer")

@@ -1,4 +1,4 @@
-"""The page's HTTP server, on a thread of its own."""
+"""The page's HTTP server, on a thread of its own. Why it is what it is: docs/adr/0011."""
 
 from __future__ import annotations
 
