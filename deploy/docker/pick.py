@@ -1,6 +1,6 @@
-"""The part of requirements.lock that an image needs: `python pick.py <names> <lock>` prints it, with its hashes (docs/adr/0012).
+"""The part of requirements.lock that an image needs: `python pick.py <names> <lock>` prints it, with its hashes.
 
-Imports nothing but the standard library: it runs before anything is installed.
+Why so: docs/adr/0012. Imports nothing but the standard library: it runs before anything is installed.
 """
 
 from __future__ import annotations
