@@ -273,6 +273,15 @@ def test_a_stale_ledger_says_so_first_on_every_page(told: Ledger, browser: Brows
     assert "Up to date" in browser.ask("/").text
 
 
+def test_what_is_well_in_a_stale_ledger_was_well(ledger: Ledger, records: Any, browser: Browser, clock: Clock) -> None:
+    ledger.apply([records.transition(1, "done", "outcome")], reached={})
+    assert "order-to-invoice Well" in browser.ask("/").text
+    clock.at += 3_600_000
+    seen = browser.ask("/?since=30d").text
+    assert "order-to-invoice Was well" in seen
+    assert "No open dead letter that this ledger knows of" in seen
+
+
 def test_a_ledger_that_is_behind_says_by_how_much(told: Ledger, browser: Browser) -> None:
     told.apply([], reached={("runs", 0): 10}, highs={("runs", 0): 12_010})
     seen = browser.ask("/runs").text
@@ -485,3 +494,28 @@ def test_what_was_dear_is_kept_for_ten_times_as_long() -> None:
     time[0] = 33.0
     assert kept.get("a", make) == 2
     assert [kept.get(key, make) for key in ("b", "a")] == [3, 2]
+
+
+def test_while_somebody_computes_it_anew_the_others_get_the_old_one() -> None:
+    time = [0.0]
+    kept: Kept[str] = Kept(lambda: time[0])
+    kept.get("a", lambda: "old")
+    time[0] = 100.0
+    during: list[str] = []
+
+    def slowly() -> str:
+        during.append(kept.get("a", lambda: "never"))  # another visitor, meanwhile
+        return "new"
+
+    assert kept.get("a", slowly) == "new"
+    assert during == ["old"]
+
+
+def test_what_stands_open_is_of_now_however_old_the_measures_are(
+    told: Ledger, records: Any, browser: Browser, clock: Clock
+) -> None:
+    assert "1 open dead letter, the oldest" in browser.ask("/").text
+    clock.at += 20_000
+    told.apply([records.letter(letter="another", fingerprint="other")], reached={})
+    seen = browser.ask("/").text
+    assert "2 open dead letters, the oldest" in seen

@@ -86,15 +86,18 @@ def test_tasks_that_are_due_first_come_first(queries: Queries) -> None:
 
 
 def test_every_page_can_be_made(queries: Queries) -> None:
-    seen = looks.overview(queries, OWNERS, START - MIN, START + 20 * MIN)
-    assert [(one.flow, one.verdict) for one in seen.flows] == [
+    now = START + 20 * MIN
+    measured = looks.measure_all(queries, START - MIN, now)
+    assert [(one.flow, one.verdict) for one in looks.overview(queries, OWNERS, measured, now)] == [
         ("action.crm", Verdict.ACT),
         ("order-to-invoice", Verdict.ACT),
     ]
-    one = looks.flow(queries, OWNERS, "order-to-invoice", START - MIN, START + 20 * MIN)
+    one = looks.flow(
+        queries, OWNERS, "order-to-invoice", looks.measure_one(queries, "order-to-invoice", START - MIN, now), now
+    )
     assert one is not None
     assert [part.name for part in one.weeks] == ["2025-12-29"]
-    assert looks.flow(queries, OWNERS, "nobody", START - MIN, START) is None
+    assert looks.flow(queries, OWNERS, "nobody", looks.measure_one(queries, "nobody", START, now), now) is None
     assert looks.runs(queries, ["failed"], "order-to-invoice", "", (START + 1, "")).in_all == 1
     assert looks.run(queries, "nobody", START) is None
 

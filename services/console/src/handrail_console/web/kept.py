@@ -26,13 +26,19 @@ class Kept(Generic[T]):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._making = threading.Lock()
         self._made: OrderedDict[object, _Made[T]] = OrderedDict()
 
     def get(self, key: object, make: Callable[[], T]) -> T:
-        """The value of `key`, made anew when it was kept for ten times as long as it took (a second at least)."""
-        with self._lock:
-            found = self._made.get(key)
+        """The value of `key`, made anew when it was kept for ten times as long as it took (a second at least).
+
+        While somebody else makes one, the old one is given; who has none waits.
+        """
+        old = self._made.get(key)
+        if old is not None and (self._clock() < old.until or self._making.locked()):
+            return old.value
+        with self._making:
+            found = self._made.get(key)  # made while we waited?
             began = self._clock()
             if found is not None and began < found.until:
                 return found.value

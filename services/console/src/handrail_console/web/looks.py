@@ -39,12 +39,15 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
-    """Every flow, measured at `at` over the time since `since` (ms)."""
+class Measured:
+    """What is dear to compute, as it was at `at`, over the time since `since` (ms): of all flows, or of one in parts."""
 
     at: int
     since: int
-    flows: Sequence[Health]
+    names: Sequence[str]
+    whole: Mapping[str, Measures]
+    weeks: Sequence[Measures] = ()
+    segments: Sequence[Measures] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,6 @@ class Part:
 class FlowLook:
     """One flow, whole and by week and segment."""
 
-    at: int
     health: Health
     classes: Sequence[tuple[str, int]]
     weeks: Sequence[Part]
@@ -92,28 +94,36 @@ def ledger(queries: Queries, now: int) -> Ledger:
     return Ledger(queries.standing(now), queries.newest_transition())
 
 
-def overview(queries: Queries, owners: Owners, since: int, now: int) -> Overview:
-    """Those that need a person first; flows of the files are there before their first run."""
+def measure_all(queries: Queries, since: int, now: int) -> Measured:
     measured = {one.flow: one for one in measure(queries.cases(since), None)}
-    opened = open_of(queries, owners, now)
-    names = {*measured, *opened, *queries.flows(), *owners.flows}
-    flows = [_health(name, measured.get(name), opened.get(name), owners, now) for name in names]
-    return Overview(now, since, sorted(flows, key=lambda one: (_ORDER.index(one.verdict), one.flow)))
+    return Measured(now, since, queries.flows(), measured)
 
 
-def flow(queries: Queries, owners: Owners, name: str, since: int, now: int) -> FlowLook | None:
-    """None where nobody knows it."""
+def measure_one(queries: Queries, name: str, since: int, now: int) -> Measured:
     cases = queries.cases(since, name)
-    whole = next(iter(measure(cases, None)), None)
-    opened = open_of(queries, owners, now).get(name)
-    if whole is None and opened is None and name not in owners.flows and name not in queries.flows():
+    whole = {one.flow: one for one in measure(cases, None)}
+    weeks, segments = measure(cases, "week"), measure(cases, "segment")
+    return Measured(now, since, list(whole) or queries.flows(), whole, weeks, segments[:MOST])
+
+
+def overview(queries: Queries, owners: Owners, measured: Measured, now: int) -> list[Health]:
+    """Those that need a person first, as it stands now; flows of the files are there before their first run."""
+    opened = open_of(queries, owners, now)
+    names = {*measured.whole, *opened, *measured.names, *owners.flows}
+    flows = [_health(name, measured.whole.get(name), opened.get(name), owners, now) for name in names]
+    return sorted(flows, key=lambda one: (_ORDER.index(one.verdict), one.flow))
+
+
+def flow(queries: Queries, owners: Owners, name: str, measured: Measured, now: int) -> FlowLook | None:
+    """None where nobody knows it."""
+    whole, opened = measured.whole.get(name), open_of(queries, owners, now).get(name)
+    if opened is None and name not in {*measured.names, *owners.flows}:
         return None
     return FlowLook(
-        now,
         _health(name, whole, opened, owners, now),
         whole.failed.most_common() if whole else (),
-        [_part(one, now) for one in reversed(measure(cases, "week"))],
-        [_part(one, now) for one in measure(cases, "segment")][:MOST],
+        [_part(one, now) for one in reversed(measured.weeks)],
+        [_part(one, now) for one in measured.segments],
     )
 
 

@@ -28,6 +28,7 @@ from handrail_console.web.owners import Owners
 from handrail_console.web.rendering import Pages, encoded
 
 WITHIN_S = 10.0
+MEASURE_WITHIN_S = 60.0
 AT_ONCE = 4
 """So many questions to the ledger at a time; who comes later waits."""
 PERIODS: Mapping[str, tuple[str, int]] = {"7d": ("7 days", 7), "30d": ("30 days", 30), "90d": ("90 days", 90)}
@@ -56,8 +57,7 @@ class Site:
     clock: Clock
     pages: Pages
     assets: Assets
-    _overviews: Kept[looks.Overview] = field(default_factory=Kept)
-    _flows: Kept[looks.FlowLook | None] = field(default_factory=Kept)
+    _measured: Kept[looks.Measured] = field(default_factory=Kept)
     _slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(AT_ONCE))
 
     def app(self) -> Starlette:
@@ -81,14 +81,16 @@ class Site:
     def overview(self, request: Request) -> Response:
         period, since = self._since(request)
         every = _chosen(request, "every", ("", str(EVERY_S)), "")
+        measured = self._measured.get((None, period), lambda: self._measure(since, None))
         with self._reading() as queries:
-            seen = self._overviews.get(period, lambda: looks.overview(queries, self.owners, since, self.clock.now()))
+            now = self.clock.now()
             incidents = looks.incidents(queries, self.owners, looks.FIRST + 1)
             tasks = looks.tasks(queries, looks.FIRST + 1)
             return self._page(
                 queries,
                 "overview.html",
-                seen=seen,
+                flows=looks.overview(queries, self.owners, measured, now),
+                measured=measured,
                 period=period,
                 periods=PERIODS,
                 every=int(every) if every else None,
@@ -102,12 +104,12 @@ class Site:
     def flow(self, request: Request) -> Response:
         name = request.path_params["flow"]
         period, since = self._since(request)
+        measured = self._measured.get((name, period), lambda: self._measure(since, name))
         with self._reading() as queries:
-            now = self.clock.now()
-            seen = self._flows.get((name, period), lambda: looks.flow(queries, self.owners, name, since, now))
+            seen = looks.flow(queries, self.owners, name, measured, self.clock.now())
             if seen is None:
                 raise NotFound("There is no such flow, neither in the ledger nor among the files.")
-            return self._page(queries, "flow.html", seen=seen, period=period, periods=PERIODS)
+            return self._page(queries, "flow.html", seen=seen, measured=measured, period=period, periods=PERIODS)
 
     def incidents(self, _: Request) -> Response:
         with self._reading() as queries:
@@ -168,6 +170,16 @@ class Site:
             finally:
                 queries.close()
 
+    def _measure(self, since: int, flow: str | None) -> looks.Measured:
+        """Over a connection and a time of its own: it may take long, and other pages must not wait for it."""
+        queries, now = Queries.open(self.place, MEASURE_WITHIN_S), self.clock.now()
+        try:
+            if flow is None:
+                return looks.measure_all(queries, since, now)
+            return looks.measure_one(queries, flow, since, now)
+        finally:
+            queries.close()
+
     def _page(self, queries: Queries, template: str, **context: Any) -> Response:
         now = self.clock.now()
         return self.pages.answer(200, template, now, ledger=looks.ledger(queries, now), **context)
@@ -189,7 +201,7 @@ class Site:
             except (StateError, Unreachable) as error:
                 return self._wrong(503, "The ledger can't be read", _sentence(error))
             except TookTooLong:
-                what = f"The ledger did not answer within {WITHIN_S:g} s. Ask for a shorter time, or try again later."
+                what = "It is busy, or too large for this page. Try again later, or ask it yourself: handrail measures"
                 return self._wrong(503, "The ledger takes too long", what)
             except HTTPException:
                 raise
