@@ -51,6 +51,10 @@ format: setup ## Format the code and mend what ruff can mend
 lock: setup ## Lock every dependency anew, with hashes and without naming a registry
 	@$(BIN)/uv lock -q $(if $(UPGRADE),--upgrade)
 	@$(BIN)/uv export -q --all-packages --all-groups --no-emit-workspace --no-header --no-annotate --format requirements-txt > requirements.lock
+	@# Which of them an image needs, by name; deploy/docker/pick.py takes their hashes from the lock.
+	@for folder in $(wildcard services/*) sandbox; do test -f $$folder/pyproject.toml || continue; name=$$(basename $$folder); \
+		$(BIN)/uv export -q --frozen --package handrail-$$name --no-dev --no-emit-workspace --no-hashes --no-header --no-annotate \
+		| sed -E 's/==.*//' | sort -u > deploy/docker/needs/$$name.txt; done
 	@echo "uv==$(UV_VERSION)" | $(BIN)/uv pip compile -q --generate-hashes --no-header --no-annotate --universal - -o tools/uv.txt
 
 clean: ## Remove the environment and every cache of the tools (not .handrail)

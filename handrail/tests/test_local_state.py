@@ -1,12 +1,18 @@
 """Who runs the stack of a folder."""
 
 import os
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
+from handrail.cli.up import status
 from handrail.errors import ConfigError, StateError
-from handrail.local.services import SERVICES, choose
+from handrail.local.member import WEB_PORT, Member
+from handrail.local.services import SERVICES, Service, choose
 from handrail.local.state import RUNNING, UP, WAITING, AlreadyRunning, ProcessState, StackFolder, StackState
+from typer.testing import CliRunner
 
 
 def some_state() -> StackState:
@@ -63,3 +69,38 @@ def test_all_services_are_run_unless_some_are_named() -> None:
 def test_an_unknown_service_is_told_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"no service 'ingets': there are sandbox, console, .*ingest"):
         choose(["ingets"])
+
+
+def test_the_page_is_told_while_it_runs_and_not_afterwards() -> None:
+    page = ProcessState("page", RUNNING, 12, since=0, web="127.0.0.1:19080")
+    state = StackState(os.getpid(), 0, UP, "127.0.0.1:19092", None, (page,))
+    assert StackState.from_json(state.to_json()).web == "http://127.0.0.1:19080/"
+    assert replace(state, services=(replace(page, state=WAITING),)).web is None
+    assert some_state().web is None
+
+
+def test_status_says_where_the_page_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANDRAIL_HOME", str(tmp_path))
+    page = ProcessState("page", RUNNING, 12, since=0, web="127.0.0.1:19080")
+    folder = StackFolder(tmp_path)
+    folder.acquire()
+    folder.write(StackState(os.getpid(), 0, UP, "127.0.0.1:1", None, (page,)))
+    app = typer.Typer()
+    app.command()(status)
+    said = CliRunner().invoke(app, []).output
+    folder.release()
+    assert "page: http://127.0.0.1:19080/" in said
+    assert "Kafka does not answer at 127.0.0.1:1" in said
+
+
+def test_the_page_is_at_its_place_unless_that_is_taken_or_another_is_named() -> None:
+    page = Service("page", "handrail_console.web", web=True)
+    assert Member(page, {"HANDRAIL_WEB": "0.0.0.0:8080"}).web == "0.0.0.0:8080"
+    assert Member(Service("ingest", "handrail_ingest"), {}).web is None
+    with socket.socket() as other:
+        try:
+            other.bind(("127.0.0.1", WEB_PORT))
+        except OSError:
+            pytest.skip(f"port {WEB_PORT} is taken by somebody else")
+        other.listen()
+        assert Member(page, {}).web != f"127.0.0.1:{WEB_PORT}"

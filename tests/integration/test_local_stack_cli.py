@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -274,3 +277,20 @@ def obey_permissions() -> None:
 def small_files_only() -> None:
     """Let every file end at 64 KiB, as a disk would that fills up while Kafka starts. Runs between fork and exec."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, 64 * 1024))
+
+
+def test_the_page_is_told_when_all_is_up_and_shows_how_it_goes(here: Here) -> None:
+    up = here.handrail("up", "--services", "console,page", "--detach")
+    assert up.returncode == 0, up.stdout + up.stderr
+    told = re.search(r"how it goes: (http://127\.0\.0\.1:\d+/)", up.stdout)
+    assert told, up.stdout
+    assert f"page: {told[1]}" in here.handrail("status").stdout
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(told[1], timeout=20) as answer:
+                assert b"<h1>Flows</h1>" in answer.read()
+                return
+        except OSError:
+            assert time.monotonic() < until, here.handrail("logs", "page").stdout
+            time.sleep(0.2)

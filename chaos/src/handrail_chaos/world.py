@@ -76,7 +76,7 @@ class World:
         self.fleet = Fleet(
             asked.home,
             self.env,
-            {one.name: (one, {}) for one in (SANDBOX, *SERVICES)},
+            {one.name: (one, {}) for one in (SANDBOX, *SERVICES) if not one.web},
             rotations,
             self._on_death,
             self._nursery,

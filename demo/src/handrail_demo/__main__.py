@@ -37,6 +37,7 @@ All is up. In another terminal, in this folder:
   .venv/bin/handrail trace <run or order number>{traces}
   curl {sandbox}/_books/summary
 
+How it goes, in a browser: {web}
 Ctrl-C ends everything.
 """
 
@@ -102,6 +103,7 @@ def _leave_up(stack: Stack, plan: Plan) -> None:
             home=plan.home,
             bootstrap=stack.bootstrap,
             sandbox=f"http://127.0.0.1:{plan.sandbox_port}",
+            web=stack.state().web,
             traces="" if plan.jaeger is not None else "   (there is no Jaeger here)",
         ),
         err=True,

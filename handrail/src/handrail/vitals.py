@@ -13,7 +13,8 @@ class Vitals:
     `held` maps a partition to the flow version that it waits for, `lag` a partition to the records before its end (those
     that Kafka has told of). `waiting` are delayed records, `blocked` keys with more than their head waiting, `oldest` the
     age of the longest waiting record, `behind` that of the last record taken while there were more to take, `headroom` how
-    much older it may be before its duplicates would not be known any more.
+    much older it may be before its duplicates would not be known any more. `troubles` are further reasons for
+    not being ready.
     """
 
     stage: str
@@ -28,6 +29,7 @@ class Vitals:
     headroom: int = 0
     full: bool = False
     counters: Mapping[str, int] = field(default_factory=dict)
+    troubles: tuple[str, ...] = ()
 
     def reasons(self) -> tuple[str, ...]:
         """Why it is not ready: nothing when it is. A member without partitions stands by, which is ready."""
@@ -36,4 +38,4 @@ class Vitals:
         found = [f"partition {partition} is paused: flow {what} is not here" for partition, what in self.held.items()]
         if self.phase in ("restore", "rewind"):
             found.append(f"{self.phase}: tables are brought up to date")
-        return tuple(found)
+        return (*found, *self.troubles)

@@ -240,6 +240,8 @@ def _say_ready(
         f"[bold green]ready[/] in {seconds:.1f} s: Kafka at {state.bootstrap}, {len(running)} of {len(services)} "
         f"services. See handrail status, handrail logs -f; stop with {stops}"
     )
+    if state.web:
+        console.print(f"how it goes: {state.web}")
     for page in (one.page for one in state.services if one.page):
         console.print(f"traces at {page}, and by handrail trace <run>")
     if state.bootstrap != Settings.from_env(os.environ).bootstrap:
@@ -265,6 +267,8 @@ def _show(console: Console, state: StackState, kafka_answers: bool) -> None:
         )
     console.print(f"{state.state}: supervisor pid {state.pid}, since {_ago(state.started_at)}")
     console.print(table)
+    if state.web:
+        console.print(f"page: {state.web}")
     if not kafka_answers:
         console.print(f"[red]Kafka does not answer at {state.bootstrap}[/]")
 

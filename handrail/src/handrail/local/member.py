@@ -13,10 +13,12 @@ from handrail.errors import HandrailError
 from handrail.local import processes, restarts
 from handrail.local.kafka import LocalKafka
 from handrail.local.logs import Lines
-from handrail.local.ports import LOOPBACK, free_port
+from handrail.local.ports import LOOPBACK, free_or, free_port
 from handrail.local.services import Program, Runs, Service
 from handrail.local.state import BROKEN, RUNNING, STOPPED, WAITING, ProcessState
 
+WEB_PORT = 19080
+"""Where the page is unless HANDRAIL_WEB says otherwise, or another stack's page is there."""
 _BEFORE_S = 20.0
 
 
@@ -27,9 +29,11 @@ class Member:
         self.service = service
         self.wanted = True
         self._page = service.page if isinstance(service, Program) else None
-        answers = isinstance(service, Service) and service.answers
-        self.http = f"{LOOPBACK}:{free_port()}" if answers else None
-        self._env = {**env, "HANDRAIL_HTTP": self.http} if self.http else env
+        ours = service if isinstance(service, Service) else None
+        self.http = f"{LOOPBACK}:{free_port()}" if ours and ours.answers else None
+        self.web = (env.get("HANDRAIL_WEB") or f"{LOOPBACK}:{free_or(WEB_PORT)}") if ours and ours.web else None
+        places = {"HANDRAIL_HTTP": self.http, "HANDRAIL_WEB": self.web}
+        self._env = {**env, **{name: place for name, place in places.items() if place}}
         self._child: processes.Child | None = None
         self._lines = Lines()
         self._started = 0.0
@@ -63,7 +67,14 @@ class Member:
         os.set_blocking(self._child.stdout.fileno(), False)
         self._started = time.monotonic()
         self._state = ProcessState(
-            self.name, RUNNING, self._child.pid, _now(), restarts_so_far, http=self.http, page=self._page
+            self.name,
+            RUNNING,
+            self._child.pid,
+            _now(),
+            restarts_so_far,
+            http=self.http,
+            page=self._page,
+            web=self.web,
         )
         return self._child.stdout.fileno()
 

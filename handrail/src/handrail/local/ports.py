@@ -29,6 +29,11 @@ def free_port() -> int:
         return port
 
 
+def free_or(port: int) -> int:
+    """This port if it is free at this moment, else another one."""
+    return port if is_free(port) else free_port()
+
+
 def holder(port: int) -> str | None:
     """Who listens on `port`, as `name (pid N)`; None if it can't be told (another user's process)."""
     try:

@@ -13,13 +13,15 @@ from handrail.errors import ConfigError
 class Service:
     """One service: `python -m <module> <arguments>` in a process of its own.
 
-    `answers` says that it answers about its health where HANDRAIL_HTTP says.
+    `answers` says that it answers about its health where HANDRAIL_HTTP says, `web` that it shows people a page where
+    HANDRAIL_WEB says.
     """
 
     name: str
     module: str
     arguments: tuple[str, ...] = ()
     answers: bool = True
+    web: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -44,12 +46,13 @@ Runs = Service | Program
 
 # Hands before triggers, the order in which upgrades go, too: what is asked for is there when it is asked.
 SERVICES = (
-    Service("console", "handrail_console", answers=False),
+    Service("console", "handrail_console"),
     Service("recovery", "handrail_recovery"),
     Service("action", "handrail_action"),
     Service("decision", "handrail_decision"),
     Service("transform", "handrail_transform"),
     Service("ingest", "handrail_ingest"),
+    Service("page", "handrail_console.web", web=True),
 )
 SANDBOX = Service("sandbox", "handrail_sandbox", ("serve",), answers=False)
 

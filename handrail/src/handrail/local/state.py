@@ -27,7 +27,7 @@ class ProcessState:
     """One process of the stack.
 
     `since` is when it was started or ended, ms; `note` says why it is not running; `http` is where it answers about its
-    health (host:port), `page` the URL of what it shows to people.
+    health and `web` where the page of Handrail is (host:port), `page` the URL of what a foreign program shows to people.
     """
 
     name: str
@@ -38,6 +38,7 @@ class ProcessState:
     note: str = ""
     http: str | None = None
     page: str | None = None
+    web: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,11 @@ class StackState:
     @property
     def processes(self) -> tuple[ProcessState, ...]:
         return (*((self.kafka,) if self.kafka else ()), *self.services)
+
+    @property
+    def web(self) -> str | None:
+        """The address of the page that shows how all goes, while that runs."""
+        return next((f"http://{one.web}/" for one in self.services if one.web and one.state == RUNNING), None)
 
     @property
     def whole(self) -> bool:

@@ -13,9 +13,11 @@ from functools import partial
 import structlog
 from handrail.contracts import Contracts
 from handrail.errors import ConfigError, Unreachable
+from handrail.health import listening
 from handrail.recovery.letter import LETTER_BYTES
 from handrail.settings import Settings
 
+from handrail_console import figures
 from handrail_console.follower import Follower
 from handrail_console.ledger import Ledger
 from handrail_console.source import Source
@@ -39,12 +41,15 @@ def configure_logs() -> None:
 async def serve(settings: Settings) -> None:
     """Keep the ledger up with the topics until SIGTERM or SIGINT. Raises ConfigError."""
     with Ledger(settings.ledger, Contracts.load(settings.contracts, max_bytes=LETTER_BYTES)) as ledger:
-        following = asyncio.create_task(Follower(ledger, partial(Source.open, settings.bootstrap)).run())
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, following.cancel)
-        with suppress(asyncio.CancelledError):
-            await following
+        follower = Follower(ledger, partial(Source.open, settings.bootstrap))
+        registry = figures.registry(lambda: follower.seen)
+        with listening(settings.http, lambda: [figures.vitals(follower.seen)], registry):
+            following = asyncio.create_task(follower.run())
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, following.cancel)
+            with suppress(asyncio.CancelledError):
+                await following
 
 
 def main(env: Mapping[str, str]) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handrail.errors import ConfigError, StateError, Unreachable
+from handrail.errors import ConfigError, HandrailError, StateError, Unreachable
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
@@ -18,8 +19,14 @@ from sqlalchemy.pool import QueuePool
 BUSY_S = 60.0
 """How long a writer waits for another one: a rebuild's last step takes seconds on a large ledger."""
 CONNECT_S = 8
+STEPS = 10_000
+"""So many steps of SQLite's machine (about 0.1 ms) pass between two looks at the time."""
 SCHEMA = "handrail"
 """The ledger's schema in a PostgreSQL database; in a SQLite file it has none."""
+
+
+class TookTooLong(HandrailError):
+    """A question to the ledger was not answered in the time that it was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +60,18 @@ class Place:
         """For people and logs: without the password."""
         return str(self.file) if self.file else self.url.render_as_string(hide_password=True)
 
-    def engine(self, *, read_only: bool = False) -> Engine:
-        """One connection, opened when it is first used. What is read only can't write, whatever it is asked."""
-        file = self.file
-        return _sqlite(file, read_only) if file else self._postgresql(read_only)
+    def engine(self, *, read_only: bool = False, within_s: float | None = None) -> Engine:
+        """One connection, opened when it is first used. What is read only can't write, whatever it is asked.
 
-    def _postgresql(self, read_only: bool) -> Engine:
+        `within_s` ends what takes longer: in SQLite counted from the connection on, in PostgreSQL for each statement.
+        """
+        file = self.file
+        return _sqlite(file, read_only, within_s) if file else self._postgresql(read_only, within_s)
+
+    def _postgresql(self, read_only: bool, within_s: float | None) -> Engine:
         options = f"-csearch_path={self.schema}" + (" -cdefault_transaction_read_only=on" if read_only else "")
+        if within_s is not None:
+            options += f" -cstatement_timeout={int(within_s * 1000)}"
         try:
             return create_engine(
                 self.url,
@@ -72,10 +84,15 @@ class Place:
             raise ConfigError(f"HANDRAIL_LEDGER={self}: its driver is not there: {error}") from error
 
 
-def _sqlite(file: Path, read_only: bool) -> Engine:
+def _sqlite(file: Path, read_only: bool, within_s: float | None) -> Engine:
     def connect() -> sqlite3.Connection:
         if read_only:
-            return sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=BUSY_S, isolation_level=None)
+            wait_s = BUSY_S if within_s is None else within_s
+            made = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=wait_s, isolation_level=None)
+            if within_s is not None:
+                deadline = time.monotonic() + within_s
+                made.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
+            return made
         return sqlite3.connect(file, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=1, max_overflow=0)
@@ -110,6 +127,10 @@ def told(place: Place) -> Iterator[None]:
 
 def _in_words(place: Place, error: DBAPIError) -> Exception:
     said = " ".join(str(error.orig).split()) or type(error.orig).__name__
+    if isinstance(error.orig, sqlite3.OperationalError) and said == "interrupted":
+        return TookTooLong(f"the ledger {place} did not answer in time")
+    if getattr(error.orig, "sqlstate", None) == "57014":  # query_canceled, by statement_timeout
+        return TookTooLong(f"the ledger's database {place} did not answer in time")
     if place.file is None and _is_away(error):
         return Unreachable(f"the ledger's database {place} does not answer: {said}")
     return StateError(f"the ledger {place} can't be used: {said}. {_advice(said)}")

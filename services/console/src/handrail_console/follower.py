@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import structlog
 from handrail.errors import Unreachable
 
 from handrail_console.ledger import Ledger, Positions, Rebuilt
-from handrail_console.source import Source
+from handrail_console.source import Read, Source
 
 BATCH = 5_000
 READ_S = 0.5
@@ -18,6 +21,25 @@ BEAT_S = 5.0
 """How often the ledger is told that there was nothing new."""
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How far it is: records to come by topic, as of the last look (`at`, s since the epoch; None: it has not looked yet).
+
+    `away` is why it can't look just now.
+    """
+
+    lag: Mapping[str, int] = field(default_factory=dict)
+    at: float | None = None
+    away: str | None = None
+
+    @classmethod
+    def of(cls, read: Read) -> Seen:
+        lag: Counter[str] = Counter()
+        for where, end in read.highs.items():
+            lag[where[0]] += max(0, end - read.reached.get(where, 0))
+        return cls(dict(lag), time.time())
 
 
 class Follower:
@@ -33,8 +55,14 @@ class Follower:
         self._connect = connect
         self._sleep = sleep
         self._log = structlog.get_logger().bind(service="console")
-        self._away = False
+        self._away: str | None = None
         self._beat = float("-inf")
+        self._seen = Seen()
+
+    @property
+    def seen(self) -> Seen:
+        """For those who ask how it is, from any thread."""
+        return replace(self._seen, away=self._away)
 
     async def run(self) -> None:
         """Follow until cancelled: writing is never cut, because it does not await.
@@ -68,6 +96,7 @@ class Follower:
     async def step(self, source: Source) -> int:
         """Read one batch and write it. Gives how many records were new."""
         read = await source.read(BATCH, READ_S)
+        self._seen = Seen.of(read)
         now = asyncio.get_running_loop().time()
         if not read.records and now - self._beat < BEAT_S:
             return 0
@@ -75,13 +104,13 @@ class Follower:
         return self._ledger.apply(read.records, read.reached, read.highs)
 
     def _here(self, source: Source) -> None:
-        self._away = False
+        self._away = None
         self._log.info("following", ledger=str(self._ledger.place))
         for place, lost in source.skipped.items():
             self._log.warning("offsets_gone", topic=place.topic, partition=place.partition, offsets=lost)
 
     def _gone(self, error: Unreachable) -> None:
         """Say it once: it is tried again and again without a word."""
-        if not self._away:
+        if self._away is None:
             self._log.warning("away", why=str(error))
-        self._away = True
+        self._away = str(error)

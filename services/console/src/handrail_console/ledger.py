@@ -142,12 +142,15 @@ def _positions(connection: Connection) -> Positions:
     return {(topic, partition): following for topic, partition, following in rows}
 
 
-def open_for_reading(place: Place) -> Engine:
-    """A ledger that nothing can be written to. Raises StateError when there is none yet, or one of another build."""
+def open_for_reading(place: Place, within_s: float | None = None) -> Engine:
+    """A ledger that nothing can be written to; `within_s` as Place.engine has it.
+
+    Raises StateError when there is none yet, or one of another build.
+    """
     none = f"no ledger yet at {place}: is console running? `handrail status` tells"
     if place.file and not place.file.exists():
         raise StateError(none)
-    engine = place.engine(read_only=True)
+    engine = place.engine(read_only=True, within_s=within_s)
     try:
         with told(place), closing(engine.connect()) as connection:
             found = current(connection, place)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Engine, Select, Table, Text, column, func, select, table
+from sqlalchemy import Column, Engine, Select, Table, Text, and_, case, column, func, or_, select, table
 from sqlalchemy.sql.selectable import TableClause
 
 from handrail_console import schema
@@ -45,18 +45,31 @@ class Queries:
         self._place = place
 
     @classmethod
-    def open(cls, where: Place | Path | str) -> Queries:
-        """Raises StateError when there is no ledger, or one of another build, Unreachable when its server is away."""
+    def open(cls, where: Place | Path | str, within_s: float | None = None) -> Queries:
+        """`within_s` as Place.engine has it; what takes longer raises TookTooLong.
+
+        Raises StateError when there is no ledger, or one of another build, Unreachable when its server is away.
+        """
         place = where if isinstance(where, Place) else Place.of(where)
-        return cls(open_for_reading(place), place)
+        return cls(open_for_reading(place, within_s), place)
 
     def close(self) -> None:
         self._engine.dispose()
 
-    def runs(self, states: Sequence[str] = (), flow: str | None = None, limit: int = 20) -> list[Row]:
-        """The runs that moved last, newest first."""
+    def runs(
+        self,
+        states: Sequence[str] = (),
+        flow: str | None = None,
+        limit: int = 20,
+        after: tuple[int, str] | None = None,
+    ) -> list[Row]:
+        """The runs that moved last, newest first; `after` is `updated_at` and id of the run that comes before them."""
         runs = schema.RUNS
         asked = _narrowed(select(runs), [(runs.c.state, states), (runs.c.flow, _one(flow))])
+        if after is not None:
+            at, run = after
+            same_time = and_(runs.c.updated_at == at, runs.c.run > run)
+            asked = asked.where(runs.c.updated_at <= at, or_(runs.c.updated_at < at, same_time))
         return [_parsed(row) for row in self.all(asked.order_by(runs.c.updated_at.desc(), runs.c.run).limit(limit))]
 
     def count_runs(self, states: Sequence[str] = (), flow: str | None = None) -> int:
@@ -97,6 +110,45 @@ class Queries:
         )
         return self.all(asked.order_by(letters.failed_at, letters.letter))
 
+    def incidents(self, states: Sequence[str], limit: int) -> list[Row]:
+        """Dead letters that failed alike, by fingerprint, flow and stage, the largest group first.
+
+        Each is one of its letters, in brief and an open one if there is any, with `count`, `first_seen`, `last_seen` (ms).
+        """
+        each = _LETTERS.c
+        count, first = func.count().label("count"), func.min(each.first_failed_at).label("first_seen")
+        one = func.min(each.state.concat(" ").concat(each.letter)).label("one")  # OPEN comes before REPLAYING
+        groups: Any = (
+            select(count, first, func.max(each.failed_at).label("last_seen"), one)
+            .where(each.state.in_(list(states)))
+            .group_by(each.fingerprint, each.flow, each.stage)
+            .order_by(count.desc(), first, one)
+            .limit(limit)
+        )
+        found = {row.pop("one").partition(" ")[2]: row for row in self.all(groups)}
+        letters = self.all(select(*_BRIEF).where(each.letter.in_(list(found))))
+        brief = {row["letter"]: row for row in letters}
+        return [{**brief[letter], **group} for letter, group in found.items() if letter in brief]
+
+    def open_by_flow(self, states: Sequence[str]) -> list[Row]:
+        """How many dead letters in these states, since when (`oldest`, ms), by `flow` and `stage`."""
+        each = _LETTERS.c
+        counted = select(
+            each.flow, each.stage, func.count().label("count"), func.min(each.first_failed_at).label("oldest")
+        )
+        return self.all(counted.where(each.state.in_(list(states))).group_by(each.flow, each.stage))
+
+    def tasks_by_flow(self, now: int) -> list[Row]:
+        """Open tasks by `flow`: `count`, how many of them are `overdue`, since when the `oldest` waits (ms)."""
+        tasks = schema.TASKS.c
+        overdue = func.count(case((tasks.due_at < now, 1))).label("overdue")
+        counted = select(tasks.flow, func.count().label("count"), overdue, func.min(tasks.opened_at).label("oldest"))
+        return self.all(counted.where(tasks.state == "open").group_by(tasks.flow))
+
+    def flows(self) -> list[str]:
+        """The flows that had a run."""
+        return [row["flow"] for row in self.all(select(schema.RUNS.c.flow).distinct().order_by(schema.RUNS.c.flow))]
+
     def letter(self, letter: str) -> Row | None:
         return next(iter(self.all(select(_LETTERS).where(_LETTERS.c.letter == letter))), None)
 
@@ -107,11 +159,11 @@ class Queries:
     def letters_of(self, run: str) -> list[Row]:
         return self.all(select(_LETTERS).where(_LETTERS.c.run == run).order_by(_LETTERS.c.failed_at))
 
-    def tasks(self, states: Sequence[str] = (), flow: str | None = None) -> list[Row]:
+    def tasks(self, states: Sequence[str] = (), flow: str | None = None, limit: int | None = None) -> list[Row]:
         """Human tasks; what is due first comes first."""
         tasks = schema.TASKS.c
         asked = _narrowed(select(schema.TASKS), [(tasks.state, states), (tasks.flow, _one(flow))])
-        return self.all(asked.order_by(tasks.due_at.is_(None), tasks.due_at, tasks.opened_at, tasks.task))
+        return self.all(asked.order_by(tasks.due_at.is_(None), tasks.due_at, tasks.opened_at, tasks.task).limit(limit))
 
     def task(self, task: str) -> Row | None:
         return next(iter(self.all(select(schema.TASKS).where(schema.TASKS.c.task == task))), None)

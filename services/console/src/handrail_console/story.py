@@ -46,6 +46,16 @@ def tell(run: Row, transitions: Sequence[Row], letters: Sequence[Row], tasks: Se
     return Story(told, _standing(run, transitions, now), _next_steps(run, letters, tasks, now))
 
 
+def doubts(run: Row, transitions: Sequence[Row]) -> list[str]:
+    """Why the story may not be the whole truth."""
+    repeats = sum(one["repeats"] for one in transitions)
+    missing = run["sequence"] - len(transitions)
+    found = [f"{count(repeats, 'transition')} came more than once: tell whoever builds this"] if repeats else []
+    if missing > 0:
+        found.append(f"{count(missing, 'transition')} missing: older than what the topic `runs` keeps?")
+    return found
+
+
 def _sentence(run: Row, one: Row, tasks: dict[str, Row]) -> str:
     event, state, step = one["event"], one["state"], one["step"] or "it"
     reason = line(one["reason"], 300) if one["reason"] else ""

@@ -38,6 +38,11 @@ def count(n: int, one: str, many: str = "") -> str:
     return f"{n} {one if n == 1 else many or one + 's'}"
 
 
+def percent(part: float) -> str:
+    """Rounded down, so that 100 % is all of them."""
+    return f"{int(part * 1000) / 10:g} %"
+
+
 def shown(text: object) -> str:
     """Text that came from outside, without signs that a terminal would obey."""
     return "".join(sign if sign.isprintable() or sign == "\n" else f"\\x{ord(sign):02x}" for sign in str(text))

@@ -11,7 +11,7 @@ from handrail.flow.duration import parse_duration
 
 from handrail_console.commands.room import JsonOption, print_json, room, say, show_table
 from handrail_console.measures import Measures, measure, quantile, share, sparkline
-from handrail_console.words import count, span
+from handrail_console.words import count, percent, span
 
 
 class Part(StrEnum):
@@ -104,14 +104,9 @@ def _duplicates(group: Measures) -> str | None:
     if group.stopped is None or group.found is None:
         return None
     success = share(group.stopped, group.stopped + group.found)
-    return str(group.stopped) if success is None else f"{group.stopped} ({_percent(success)})"
+    return str(group.stopped) if success is None else f"{group.stopped} ({percent(success)})"
 
 
 def _by_hand(group: Measures) -> str:
     found = share(len(group.by_hand), group.finished)
-    return f"{len(group.by_hand)} ({_percent(found)})" if found else str(len(group.by_hand))
-
-
-def _percent(part: float) -> str:
-    """Rounded down, so that 100 % is all of them."""
-    return f"{int(part * 1000) / 10:g} %"
+    return f"{len(group.by_hand)} ({percent(found)})" if found else str(len(group.by_hand))

@@ -8,8 +8,8 @@ import typer
 
 from handrail_console.commands.room import JsonOption, Room, only_one, print_json, room, say, show_table
 from handrail_console.queries import Queries
-from handrail_console.story import Story, tell
-from handrail_console.words import clock, count, line, moment, short_length, shown, span
+from handrail_console.story import Story, doubts, tell
+from handrail_console.words import clock, line, moment, short_length, shown, span
 
 app = typer.Typer(help="What the automations did.", no_args_is_help=True)
 FIND = "handrail runs list shows the last ones; an id, its beginning or a business key finds one"
@@ -117,12 +117,8 @@ def _print(row: Row, parts: dict[str, list[Row]], story: Story) -> None:
         say(f"Task         {task['task']}  {task['state']}{by}: {line(task['title'])}")
     if row["trace"]:
         say(f"Trace        {row['trace']}")
-    repeats = sum(one["repeats"] for one in parts["transitions"])
-    missing = row["sequence"] - len(parts["transitions"])
-    if repeats:
-        say(f"Warning      {count(repeats, 'transition')} came more than once: tell whoever builds this")
-    if missing > 0:
-        say(f"Warning      {count(missing, 'transition')} missing: older than what the topic `runs` keeps?")
+    for doubt in doubts(row, parts["transitions"]):
+        say(f"Warning      {doubt}")
     if story.next_steps:
         say("What to do next:")
         for step in story.next_steps:

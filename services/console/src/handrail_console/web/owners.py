@@ -1,0 +1,63 @@
+"""Whom to ask about a flow or a system: read from their files, without running anything that stands there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from handrail.errors import Problem
+from handrail.flow.reading import read_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a file says of its flow or system; None where it says nothing."""
+
+    owner: str | None = None
+    purpose: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Flows (of each the newest version) and systems by name. What can't be read is left out: the page must come up."""
+
+    flows: Mapping[str, About] = field(default_factory=dict)
+    systems: Mapping[str, About] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, flows: Path, systems: Path) -> Owners:
+        """From the folders of flows and systems."""
+        files = sorted(flows.glob("*/v*/flow.yaml"), key=lambda file: (file.parts[-3], _version(file)))
+        return cls(
+            {file.parts[-3]: _about(file) for file in files if not file.parts[-3].startswith((".", "_"))},
+            {file.stem: _about(file) for file in sorted(systems.glob("*.yaml"))},
+        )
+
+    def of(self, flow: str | None, stage: str | None = None) -> str | None:
+        """Who owns a flow; where there is none, the system or flow that the stage is named for."""
+        if flow:
+            return self.flows.get(flow, About()).owner
+        kind, _, name = (stage or "").partition(".")
+        found = self.systems.get(name) if kind == "action" else self.flows.get(kind)
+        return found.owner if found else None
+
+
+def _version(file: Path) -> int:
+    number = file.parts[-2].removeprefix("v")
+    return int(number) if number.isascii() and number.isdecimal() else 0
+
+
+def _about(file: Path) -> About:
+    problems: list[Problem] = []
+    document = read_yaml(file, file.name, problems)
+    data: Any = document.data if document else None
+    if not isinstance(data, dict):
+        return About()
+    people = data.get("people")
+    return About(_text(people.get("owner")) if isinstance(people, dict) else None, _text(data.get("purpose")))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
