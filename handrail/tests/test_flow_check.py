@@ -199,8 +199,6 @@ def test_what_is_unclear_is_refused_where_it_stands(
         ("rollout: {percent: 10}\n", "rollout"),
         ('pilot: {question: "Does it?"}\n', "pilot"),
         ("schedule: daily\n", "schedule"),
-        ("expect: {at_least: 20, per: 1h}\n", "expect"),
-        ("alerts: {to: slack}\n", "alerts"),
     ],
 )
 def test_what_this_build_does_not_execute_is_refused(project: Project, addition: str, name: str) -> None:

@@ -156,7 +156,9 @@ PROJECTIONS: Mapping[str, Projection] = MappingProxyType(
         "tasks": Projection({"handrail/task.v1": _task}, ("tasks", "task")),
         "dead-letters": Projection({"handrail/dead-letter.v1": _letter}, ("dead_letters", "letter")),
         "recovery.states": Projection({"handrail/letter-state.v1": _letter_state}, ("letter_states", "letter")),
-        "stats": Projection({"handrail/stage-counts.v1": _counts}, passes=frozenset({"handrail/stats.v1"})),
+        "stats": Projection(
+            {"handrail/stage-counts.v1": _counts}, passes=frozenset({"handrail/stats.v1", "handrail/process-stats.v1"})
+        ),
     }
 )
 TOPICS = tuple(PROJECTIONS)
