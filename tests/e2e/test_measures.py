@@ -17,7 +17,7 @@ OVER_THE_LIMIT = 34_000_001
 
 
 class Figures:
-    """What `handrail measures` says of the flow, less what it said before: other tests' runs are of the same flow."""
+    """What `handrail measures` says of the flow, less what it said at first: other tests' runs are of the same flow."""
 
     def __init__(self, company: Company) -> None:
         self._company = company
