@@ -1,4 +1,4 @@
-"""One whole deployment for all end-to-end tests: Kafka, six services, the sandbox, a collector of traces, and an onlooker."""
+"""One whole deployment for all end-to-end tests: Kafka, all services, the sandbox, a collector of traces, and an onlooker."""
 
 from __future__ import annotations
 
@@ -340,6 +340,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
             yield company
         finally:
             company.stop()
+
+
+@pytest.fixture
+def company_of() -> Iterator[Callable[[Path], Company]]:
+    """Makes a deployment of a test's own; the test starts and stops it."""
+    with Collector() as collector:
+        yield lambda home: Company(home, collector)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def beat(records: Any, contracts: Contracts, at: int, service: str = "monitor") 
 
 def test_what_fires_is_shown_with_what_to_do(ledger: Ledger, desk: Any, records: Any, contracts: Contracts) -> None:
     later = alert(records, alert="lag/x", rule="lag", subject="x", severity="WARNING", at=START + 5)
-    ledger.apply([later, alert(records), beat(records, contracts, START)])
+    ledger.apply([later, alert(records), beat(records, contracts, START + 50_000)])
     result = desk(APP)
     assert result.exit_code == 0
     assert result.output.splitlines()[:5] == [
@@ -66,7 +66,7 @@ def test_an_alert_that_is_over_is_no_more_among_those_that_fire(
     ledger: Ledger, desk: Any, records: Any, contracts: Contracts
 ) -> None:
     over = {"state": "RESOLVED", "sequence": 2, "at": START + 63_000}
-    ledger.apply([alert(records), alert(records, **over), beat(records, contracts, START)])
+    ledger.apply([alert(records), alert(records, **over), beat(records, contracts, START + 50_000)])
     ledger.apply([alert(records, told=["log"])])  # what is older never comes back
     assert desk(APP).output == "no alert fires\n"
     assert "over after 63.0 s  calls-failing: billing" in desk(APP, "--all").output
@@ -82,11 +82,11 @@ def test_a_monitor_that_was_never_heard_is_noticed(ledger: Ledger, desk: Any) ->
 
 
 def test_a_monitor_that_fell_silent_is_noticed(ledger: Ledger, desk: Any, records: Any, contracts: Contracts) -> None:
-    ledger.apply([beat(records, contracts, START - 40_000), beat(records, contracts, START + 9_000, service="action")])
+    ledger.apply([beat(records, contracts, START + 20_000), beat(records, contracts, START + 59_000, service="action")])
     result = desk(APP)
     assert result.exit_code == 1
-    assert "Warning: monitor silent since 2026-01-01 10:01:23 UTC (40.0 s ago): nobody watches" in result.output
-    assert json.loads(desk(APP, "--json").output)["monitor"] == {"silent": True, "heard_at": START - 40_000}
+    assert "Warning: monitor silent since 2026-01-01 10:02:23 UTC (40.0 s ago): nobody watches" in result.output
+    assert json.loads(desk(APP, "--json").output)["monitor"] == {"silent": True, "heard_at": START + 20_000}
 
 
 def test_of_the_seconds_of_other_services_nothing_is_kept(ledger: Ledger, records: Any, contracts: Contracts) -> None:

@@ -71,7 +71,7 @@ class Reporter(threading.Thread):
     def close(self) -> None:
         """Say no more."""
         self._ended.set()
-        self.join(_FLUSH_S + self._every_s)
+        self.join(2 * _FLUSH_S + self._every_s + 1)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ KAFKA_ENDS_S = 15.0
 class Stack:
     """Kafka and services, each its own process, below the state folder `home`.
 
-    `services` are names or Service values, all six for None. `env` is added to the environment of every service,
+    `services` are names or Service values, all for None. `env` is added to the environment of every service,
     `per_service_env` to that of one; `python_path` goes before theirs. `on_log(service, line)` and `on_progress(text)`
     are called from the supervisor's thread. `topology` says which topics to make (None: those of contracts, flows and
     topics.yaml). With `bootstrap` no Kafka is started: that one is used. `grace_s` is how long services may take to end.

@@ -1,4 +1,4 @@
-"""Faust reads the topics and hands on what they say: the only room that knows Faust (docs/adr/0010).
+"""Faust reads the topics and hands on what they say: the only room that knows Faust (docs/adr/0009).
 
 It lives in a thread with an event loop of its own. When it ends, because Kafka went away or it lost its footing, the thread
 restores and begins anew; deciding and telling go on meanwhile, in another thread.
