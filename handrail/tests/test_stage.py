@@ -645,7 +645,7 @@ def test_a_rewind_waits_for_a_transaction_that_hides_what_was_committed_until_th
     began = broker.now
     stage.stage.step()
     assert broker.now - began > TIMEOUT_MS
-    assert stage.stage.counters["aborted"] > 1
+    assert sum(n for name, n in stage.stage.counters.items() if name.startswith("aborted.")) > 1
     stage.drain()
     assert len(broker.records("out")) == 1
 

@@ -40,7 +40,7 @@ class Feed(threading.Thread):
         failed: Callable[[ConfigError], None],
     ) -> None:
         super().__init__(name="feed", daemon=True)
-        self._bootstrap, self._datadir = bootstrap, datadir
+        self._kafka, self._datadir = bootstrap, datadir
         self._stats_from, self._restored, self._heard, self._failed = stats_from, restored, heard, failed
         self._ended = threading.Event()
         self._again = threading.Event()
@@ -60,9 +60,9 @@ class Feed(threading.Thread):
         while not self._ended.is_set():
             self._again.clear()
             try:
-                records, ends = read_states(self._bootstrap)
+                records, ends = read_states(self._kafka)
                 self._restored(records)
-                set_positions(self._bootstrap, ends, self._stats_from())
+                set_positions(self._kafka, ends, self._stats_from())
                 self._log.info("listening", restored=len(records))
                 failures = 0
                 asyncio.run(self._listen())
@@ -83,7 +83,7 @@ class Feed(threading.Thread):
 
     async def _listen(self) -> None:
         """Run the app until it crashes, or is told to end or to begin anew. Raises what it crashed of."""
-        app = build(self._bootstrap, self._datadir, self._heard, asyncio.get_running_loop())
+        app = build(self._kafka, self._datadir, self._heard, asyncio.get_running_loop())
         try:
             async with asyncio.timeout(REQUEST_S * 2):
                 await app.start()
