@@ -19,7 +19,8 @@ from handrail_monitor.restore import GROUP, STATES, STATS, Raw, read_states, set
 
 LOOK_S = 0.2
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)
-STOP_S = 10.0
+STOP_S = 4.0
+"""Below the time that a service has to end: what of Faust hangs then dies with the process."""
 SESSION_S, HEARTBEAT_S, REQUEST_S = 10.0, 3.0, 20.0
 
 

@@ -40,7 +40,7 @@ class Recorder:
             self._under_way.add(name)
         self._producer.poll(0)
 
-    def close(self, within_s: float = 5.0) -> None:
+    def close(self, within_s: float = 2.0) -> None:
         """Give what is left a moment."""
         self.work()
         self._producer.flush(within_s)

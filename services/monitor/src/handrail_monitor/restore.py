@@ -44,8 +44,9 @@ def read_states(bootstrap: str) -> tuple[list[Raw], list[TopicPartition]]:
     with closing(Consumer({**reader(bootstrap, "monitor-restore"), "log_level": 0})) as consumer:
         try:
             places = _places(consumer, (*STATES, ALERTS))
-            records = list(_read(consumer, places))
-            return records, consumer.position(places)
+            ends: dict[tuple[str, int], int] = {}
+            records = list(_read(consumer, places, ends))
+            return records, [TopicPartition(topic, number, end) for (topic, number), end in ends.items()]
         except KafkaException as error:
             raise Unreachable(f"Kafka does not answer: {error.args[0].str()}") from error
 
@@ -90,7 +91,8 @@ def _places(consumer: Consumer, topics: Sequence[str]) -> list[TopicPartition]:
     return [TopicPartition(name, number) for name in topics for number in sorted(there[name].partitions)]
 
 
-def _read(consumer: Consumer, places: list[TopicPartition]) -> Iterator[Raw]:
+def _read(consumer: Consumer, places: list[TopicPartition], ends: dict[tuple[str, int], int]) -> Iterator[Raw]:
+    """Up to the end of each partition, which is noted in `ends`: also that of an empty one has a number."""
     consumer.assign([TopicPartition(place.topic, place.partition, OFFSET_BEGINNING) for place in places])
     left = {(place.topic, place.partition) for place in places}
     deadline = time.monotonic() + READ_S
@@ -105,7 +107,8 @@ def _read(consumer: Consumer, places: list[TopicPartition]) -> Iterator[Raw]:
                 key = message.key()
                 yield topic, key.encode() if isinstance(key, str) else key, message.value()
             elif error.code() == KafkaError._PARTITION_EOF:
-                left.discard((topic, message.partition()))
+                left.discard((topic, int(message.partition() or 0)))
+                ends[topic, int(message.partition() or 0)] = int(message.offset() or 0)
             elif error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:
                 raise KafkaException(error)
 
