@@ -199,8 +199,6 @@ def test_what_is_unclear_is_refused_where_it_stands(
         ("rollout: {percent: 10}\n", "rollout"),
         ('pilot: {question: "Does it?"}\n', "pilot"),
         ("schedule: daily\n", "schedule"),
-        ("expect: {at_least: 20, per: 1h}\n", "expect"),
-        ("alerts: {to: slack}\n", "alerts"),
     ],
 )
 def test_what_this_build_does_not_execute_is_refused(project: Project, addition: str, name: str) -> None:
@@ -333,3 +331,38 @@ def test_a_lock_that_was_edited_is_told_with_its_line(project: Project) -> None:
 def test_a_flow_that_is_not_there_is_named_with_the_nearest(project: Project) -> None:
     with pytest.raises(FlowError, match="did you mean `order-to-invoice`"):
         project.load().newest("order-to-invoices")
+
+
+def test_a_flow_may_expect_events_and_say_whom_to_tell(project: Project) -> None:
+    with (project.folder / FLOW).open("a") as file:
+        file.write('expect: {at_least: 20, per: 1h, hours: "08:00-20:00"}\n')
+        file.write(
+            "alerts: {to: slack:billing, when: {failed_rate: {above: 0.02}, oldest_dead_letter: {above: 30m}}}\n"
+        )
+    told = project.load().newest("order-to-invoice").definition
+    assert told.expect is not None
+    assert (told.expect.at_least, told.expect.per_ms, told.expect.hours) == (20, 3_600_000, "08:00-20:00")
+    assert told.alerts.to == "slack:billing"
+    assert told.alerts.when.failed_rate is not None
+    assert (told.alerts.when.failed_rate.above, told.alerts.when.failed_rate.over_ms) == (0.02, 300_000)
+    assert told.alerts.when.oldest_dead_letter is not None
+    assert told.alerts.when.oldest_dead_letter.above_ms == 1_800_000
+
+
+@pytest.mark.parametrize(
+    "addition",
+    [
+        "expect: {at_least: 0, per: 1h}",
+        "expect: {at_least: 1, per: 2d}",
+        'expect: {at_least: 1, per: 1h, hours: "8-20"}',
+        "alerts: {to: slack}",
+        "alerts: {to: 'mail:nobody'}",
+        "alerts: {when: {failed_rate: {above: 2}}}",
+        "alerts: {when: {failed_rate: {above: 0.1, over: 2h}}}",
+        "alerts: {when: {lag: {above: 10}}}",
+    ],
+)
+def test_an_expectation_or_alert_that_means_nothing_is_refused(project: Project, addition: str) -> None:
+    with (project.folder / FLOW).open("a") as file:
+        file.write(addition + "\n")
+    assert project.problems()

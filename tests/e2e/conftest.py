@@ -1,4 +1,4 @@
-"""One whole deployment for all end-to-end tests: Kafka, six services, the sandbox, a collector of traces, and an onlooker."""
+"""One whole deployment for all end-to-end tests: Kafka, all services, the sandbox, a collector of traces, and an onlooker."""
 
 from __future__ import annotations
 
@@ -375,6 +375,13 @@ def jaeger() -> Jaeger:
         return Jaeger.find(os.environ, Ports(free_port(), free_port(), free_port()), lambda text: print(text))  # noqa: T201
     except ConfigError as error:
         pytest.skip(f"no Jaeger: {error}")
+
+
+@pytest.fixture
+def company_of() -> Iterator[Callable[[Path], Company]]:
+    """Makes a deployment of a test's own; the test starts and stops it."""
+    with Collector() as collector:
+        yield lambda home: Company(home, collector)
 
 
 @pytest.fixture

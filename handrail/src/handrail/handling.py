@@ -227,6 +227,8 @@ class Handling:
         pending.state[row] = None
         if not self._take_inner(work, owned, Due(name, key, payload, due_at), f"{name}/{key}/{due_at}"):
             self._later(pending, owned, row, value, work.now)
+        elif pending.get(row) is None:
+            owned.waiting.set_timer(row, None)
 
     def _later(self, pending: Pending, owned: Owned, row: bytes, value: bytes, now: int) -> None:
         """A timer whose handler failed comes again; it is never lost."""
@@ -256,8 +258,9 @@ class Handling:
     def _keep(self, work: Work, owned: Owned, view: View) -> None:
         view.keep()
         for row, due_at in view.timers.items():
-            owned.waiting.set_timer(row, due_at)
+            owned.waiting.set_timer(row, due_at, work.now)
         work.jobs.extend((owned.partition, key, job) for key, job in view.work)
+        work.counts.update(view.counts)
 
     def _view(self, owned: Owned, work: Work) -> View:
         encode, decode = self._contracts.encode, self._contracts.decode

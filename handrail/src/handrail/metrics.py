@@ -28,6 +28,12 @@ _COUNTED: Mapping[str, tuple[str, str]] = {
 }
 """Our own counts, and what they are called outside (`_total` is added)."""
 
+_LABELLED = (
+    ("handrail_calls", "Calls and questions to an outside system: `good`, or the class of the failure.", "calls."),
+    ("handrail_runs_ended", "Runs that have come to an end, by their last state.", "runs."),
+)
+"""Counts by result: what follows the prefix in our own counters."""
+
 
 class StageMetrics:
     """What one process observes. Made once by the service's composition root; `registry` is its own."""
@@ -71,6 +77,8 @@ class _FromVitals(Collector):
             for one in vitals:
                 counted.add_metric([one.stage], one.counters.get(name, 0))
             yield counted
+        for name, text, prefix in _LABELLED:
+            yield _by_label(name, text, "result", prefix, vitals)
         yield _by_label("handrail_failures", "Attempts that failed, by class.", "class", "failed.", vitals)
         yield _by_label(
             "handrail_transactions_aborted", "Transactions given up, by reason.", "reason", "aborted.", vitals
@@ -100,6 +108,8 @@ def _gauges(vitals: Sequence[Vitals]) -> Iterator[Metric]:
     yield gauge("handrail_waiting_records", "Delayed records.", lambda one: one.waiting)
     yield gauge("handrail_blocked_keys", "Keys with records behind one that waits.", lambda one: one.blocked)
     yield gauge("handrail_waiting_oldest_age_seconds", "Age of the longest waiting.", lambda one: one.oldest / 1000)
+    yield gauge("handrail_open", "What is under way: calls whose outcome is not known yet.", lambda one: one.open)
+    yield gauge("handrail_open_oldest_age_seconds", "Age of the oldest of it.", lambda one: one.open_oldest / 1000)
     yield gauge(
         "handrail_inbox_behind_seconds", "Age of what is taken now, 0 at the end.", lambda one: one.behind / 1000
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -101,6 +102,7 @@ class View:
         self.now = now
         self.timers: dict[bytes, int | None] = {}
         self.work: list[tuple[str, Any]] = []
+        self.counts: Counter[str] = Counter()
 
     def get(self, table: str, key: str) -> Mapping[str, Any] | None:
         """A row, as it is after everything earlier in this batch."""
@@ -122,6 +124,10 @@ class View:
     def start(self, key: str, job: Any) -> None:
         """Hand a job to the stage's worker once this batch has committed."""
         self.work.append((key, job))
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a counter of the stage, once this batch has committed."""
+        self.counts[name] += by
 
     def keep(self) -> None:
         """Make the rows part of the batch."""

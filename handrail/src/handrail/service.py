@@ -27,6 +27,7 @@ from handrail.health import listening
 from handrail.kafka.admin import connect
 from handrail.kafka.inspect import TopicInfo, describe, require_consistent
 from handrail.kafka.log import KafkaLog
+from handrail.kafka.reporting import reporting
 from handrail.kafka.settings import RESTORE_DEADLINE_S, TRANSACTION_TIMEOUT_S
 from handrail.kafka.topics_file import TopicsFile
 from handrail.metrics import StageMetrics
@@ -125,12 +126,22 @@ def guard(service: str, run: Callable[[threading.Event], int]) -> None:
 def host(plans: Sequence[Plan], ground: Ground, stop: threading.Event) -> int:
     """Run stages until told to stop or one of them ends; the exit code."""
     runners: list[_Runner] = []
-    metrics = StageMetrics(ground.service, lambda: [runner.vitals() for runner in runners])
+
+    def vitals() -> list[Vitals]:
+        return [runner.vitals() for runner in runners]
+
+    metrics = StageMetrics(ground.service, vitals)
     runners += [_Runner(plan, ground, metrics, stop) for plan in plans]
     for runner in runners:
         spec = runner.plan.spec
         require_consistent(ground.topics, spec.inbox, private_topics(spec.name))
-    with listening(ground.settings.http, lambda: [runner.vitals() for runner in runners], metrics.registry):
+    settings, told = ground.settings, ground.topics.get(STATS)
+    with (
+        listening(settings.http, vitals, metrics.registry),
+        reporting(
+            settings.bootstrap, STATS, told.partitions if told else None, ground.contracts, ground.service, vitals
+        ),
+    ):
         for runner in runners:
             runner.thread.start()
         code = _watch(runners, stop)

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,8 @@ class Stage:
         count = catch_up(self._log, self.spec.name, tables, lambda: self._fault("during-restore"))
         for partition, owned in self._owned.items():
             owned.offset, owned.held = committed[partition], None
-            owned.waiting = waiting_rows(self.spec, self._contracts, owned.tables)
+            timer_since = partial(owned.waiting.timer_since, self._clock.now())
+            owned.waiting = waiting_rows(self.spec, self._contracts, owned.tables, timer_since)
         self._resume()
         self._logger.info(
             "restored", partitions=sorted(self._owned), records=count, seconds=round(time.monotonic() - started, 3)
@@ -343,6 +345,7 @@ class Stage:
         behind = max(0, self._behind) if any(lag.values()) else 0
         waiting = [owned.waiting for owned in self._owned.values()]
         since = min((oldest for each in waiting if (oldest := each.oldest()) is not None), default=now)
+        open_since = min((oldest for each in waiting if (oldest := each.oldest_timer()) is not None), default=now)
         self._vitals = Vitals(
             self.spec.name,
             self.phase,
@@ -352,6 +355,8 @@ class Stage:
             waiting=sum(map(len, waiting)),
             blocked=sum(each.blocked_keys() for each in waiting),
             oldest=max(0, now - since),
+            open=sum(each.timers() for each in waiting),
+            open_oldest=max(0, now - open_since),
             behind=behind,
             headroom=self.spec.window_ms - behind,
             full=self._worker.room() <= 0,

@@ -12,9 +12,10 @@ class Vitals:
 
     `held` maps a partition to the flow version that it waits for, `lag` a partition to the records before its end (those
     that Kafka has told of). `waiting` are delayed records, `blocked` keys with more than their head waiting, `oldest` the
-    age of the longest waiting record, `behind` that of the last record taken while there were more to take, `headroom` how
-    much older it may be before its duplicates would not be known any more. `troubles` are further reasons for
-    not being ready.
+    age of the longest waiting record; `open` is what has a timer (in action: calls whose outcome is not known yet) and
+    `open_oldest` its greatest age, as far as this process knows; `behind` is the age of the last record taken while there
+    were more to take, `headroom` how much older it may be before its duplicates would not be known any more. `troubles`
+    are further reasons for not being ready.
     """
 
     stage: str
@@ -25,6 +26,8 @@ class Vitals:
     waiting: int = 0
     blocked: int = 0
     oldest: int = 0
+    open: int = 0
+    open_oldest: int = 0
     behind: int = 0
     headroom: int = 0
     full: bool = False

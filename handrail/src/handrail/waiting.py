@@ -20,6 +20,7 @@ class Waiting:
         self._queues: dict[str, deque[int]] = {}
         self._heap: list[tuple[int, int]] = []
         self._timer_due: dict[bytes, int] = {}
+        self._timer_since: dict[bytes, int] = {}
         self._timers: list[tuple[int, bytes]] = []
         self._next = 0
 
@@ -68,12 +69,26 @@ class Waiting:
         """Whether an earlier record of this key waits."""
         return route in self._queues
 
-    def set_timer(self, row: bytes, due_at: int | None) -> None:
-        """Set, move or (None) cancel the timer that a state row stands for."""
+    def timers(self) -> int:
+        """What is under way: rows with a timer."""
+        return len(self._timer_since)
+
+    def oldest_timer(self) -> int | None:
+        """Since when the row that has had a timer for longest has had one, as far as this process knows."""
+        return min(self._timer_since.values(), default=None)
+
+    def timer_since(self, otherwise: int, row: bytes) -> int:
+        """Since when a row has had a timer."""
+        return self._timer_since.get(row, otherwise)
+
+    def set_timer(self, row: bytes, due_at: int | None, since: int | None = None) -> None:
+        """Set, move or (None) cancel the timer that a state row stands for. Its age counts from the first `since`."""
         if due_at is None:
             self._timer_due.pop(row, None)
+            self._timer_since.pop(row, None)
         else:
             self._timer_due[row] = due_at
+            self._timer_since.setdefault(row, due_at if since is None else since)
             heapq.heappush(self._timers, (due_at, row))
 
     def next_due(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,15 +70,17 @@ def queue_key(spec: Spec, sequence: int, key: bytes | None) -> str:
     return key.hex() if spec.ordering == "key" and key else f"#{sequence}"
 
 
-def waiting_rows(spec: Spec, contracts: Contracts, tables: PartitionTables) -> Waiting:
-    """What waits in a partition, from its tables."""
+def waiting_rows(
+    spec: Spec, contracts: Contracts, tables: PartitionTables, timer_since: Callable[[bytes], int]
+) -> Waiting:
+    """What waits in a partition, from its tables, which do not tell since when a timer is there."""
     waiting = Waiting()
     for sequence, raw in tables.scan_delayed():
         row = contracts.decode(raw)[1]
         since = row["first_failed_at"] or row["timestamp"]
         waiting.add(sequence, queue_key(spec, sequence, row["key"]), row["due_at"], since)
     for row_key, value in tables.scan_state(TIMERS):
-        waiting.set_timer(row_key, timer_of(row_key, value)[2])
+        waiting.set_timer(row_key, timer_of(row_key, value)[2], timer_since(row_key))
     return waiting
 
 

@@ -129,6 +129,46 @@ class Manual(Strict):
     group: Text | None = None
 
 
+class Expect(Strict):
+    """So many events must come in any `per`, else the flow is silent. `hours` are UTC; outside of them none is expected."""
+
+    at_least: int = Field(ge=1)
+    per_ms: Duration = Field(alias="per", ge=60_000, le=24 * 3_600_000)
+    hours: Annotated[str, _pattern(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-4]):[0-5]\d", '`"08:00-20:00"`')] | None = None
+
+
+class RateAbove(Strict):
+    """A share of the runs that ended in the last `over`."""
+
+    above: float = Field(ge=0, le=1)
+    over_ms: Duration = Field(default=300_000, alias="over", ge=10_000, le=3_600_000)
+
+
+class AgeAbove(Strict):
+    """An age."""
+
+    above_ms: Duration = Field(alias="above")
+
+
+class AlertWhen(Strict):
+    """What the flow wants to be told of earlier, or later, than the deployment's settings say."""
+
+    failed_rate: RateAbove | None = None
+    oldest_dead_letter: AgeAbove | None = None
+
+
+class FlowAlerts(Strict):
+    """Who is told of the flow's alerts, and when. `to`: nobody named, so those of the deployment."""
+
+    to: (
+        Annotated[
+            str, _pattern(r"slack:[a-z][a-z0-9-]*|mail:[^@\s,]+@[^@\s,]+", "`slack:billing` or `mail:ops@example.com`")
+        ]
+        | None
+    ) = None
+    when: AlertWhen = AlertWhen()
+
+
 class FlowFile(Strict):
     """A flow file. Keys as in the design's `flows.md`; what this build does not execute is in `NOT_YET`."""
 
@@ -148,6 +188,8 @@ class FlowFile(Strict):
     ordering: Literal["key", "none"] = "key"
     retry: dict[str, Retry] = Field(default_factory=dict)
     manual: Manual
+    expect: Expect | None = None
+    alerts: FlowAlerts = FlowAlerts()
     segments: tuple[Text, ...] = ()
     result: ContractName | None = None
     done: Function | None = None
@@ -179,8 +221,6 @@ NOT_YET: tuple[Loc, ...] = (
     ("schedule",),
     ("trigger", "schedule"),
     ("serialize",),
-    ("expect",),
-    ("alerts",),
     ("rollout",),
     ("pilot",),
     ("steps", "*", "needs"),

@@ -13,6 +13,8 @@ Source = tuple[str, str]
 """A flow's name and a source topic of it, as `ingest.<domain>.<event>`."""
 
 CONSOLE_GROUP = "console"
+MONITOR_GROUP = "monitor"
+MONITOR_READS = ("stats", "dead-letters", "recovery.states", "systems")
 CONSOLE_READS = ("runs", "stats", "tasks", "dead-letters", "recovery.states", "audit", "alerts", "systems")
 _NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
@@ -83,6 +85,7 @@ def topology(file: TopicsFile, sources: Sequence[Source], systems: Sequence[str]
             add(f"{stage}.{private}", private, topics[inbox].partitions)
     groups = [GroupSpec(stage, inbox) for stage, inbox in by_stage.items()]
     groups += [GroupSpec(CONSOLE_GROUP, topic) for topic in CONSOLE_READS]
+    groups += [GroupSpec(MONITOR_GROUP, topic) for topic in MONITOR_READS]
     return Topology(
         tuple(sorted(topics.values(), key=lambda topic: topic.name)),
         tuple(sorted(groups, key=lambda group: (group.group, group.topic))),

@@ -47,6 +47,7 @@ Runs = Service | Program
 # Hands before triggers, the order in which upgrades go, too: what is asked for is there when it is asked.
 SERVICES = (
     Service("console", "handrail_console"),
+    Service("monitor", "handrail_monitor"),
     Service("recovery", "handrail_recovery"),
     Service("action", "handrail_action"),
     Service("decision", "handrail_decision"),

@@ -193,10 +193,13 @@ class Effects:
         row["traceparent"] = reply.traceparent or row["traceparent"]
         if reply.kind == "call":
             answer = judge(self.system, context.operation, reply, self.encode, view.now)
+            _count(answer, view)
             return self._called(row, context, answer, view)
         if context.question is None:
             return []
-        return self._verified(row, context, judge(self.system, context.question, reply, self.encode, view.now), view)
+        answer = judge(self.system, context.question, reply, self.encode, view.now)
+        _count(answer, view)
+        return self._verified(row, context, answer, view)
 
     def _called(self, row: Row, context: Context, answer: Answer, view: View) -> list[Output]:
         match answer:
@@ -359,6 +362,11 @@ class Effects:
         step = flow.step(command["step"])
         question = flow.question(step)
         return Context(command, flow, step, flow.operation(step)[1], question[1] if question else None)
+
+
+def _count(answer: Answer, view: View) -> None:
+    """What the system said of one call or question: `calls.good`, or `calls.<class of the failure>`."""
+    view.count(f"calls.{answer.error_class}" if isinstance(answer, FailureInfo) else "calls.good")
 
 
 def _asking(context: Context) -> Policy:

@@ -3,8 +3,8 @@
 Within a partition records come in order, and the ledger skips those it has had. Beyond that, a transition counts once
 by (run, sequence), and an older generation of a letter never overwrites a newer one (`handrail_console.writing`).
 
-`audit`, `alerts` and `systems` are made by `handrail topics provision`, but no service writes them yet: each becomes an entry
-of PROJECTIONS, with its table by a migration, together with its contract.
+`audit` and `systems` are made by `handrail topics provision`, but no service writes them yet: each becomes an entry of
+PROJECTIONS, with its table by a migration, together with its contract.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from handrail.contracts import Contracts
 from handrail.errors import ContractBroken, Failure
 
 Row = dict[str, Any]
+MONITOR = "monitor"
 
 
 class Record(NamedTuple):
@@ -150,13 +151,27 @@ def _counts(value: Row, record: Record) -> list[Change]:
     return [Change("stage_counts", row) for row in rows]
 
 
+def _alert(value: Row, _: Record) -> list[Change]:
+    told = {"sent_to": json.dumps(value["to"]), "told": json.dumps(value["told"])}
+    return [Change("alerts", {**value, **told})]
+
+
+def _heartbeat(value: Row, _: Record) -> list[Change]:
+    """Of monitor alone: it watches the others, and nobody else would notice its silence."""
+    return [Change("heartbeats", value)] if value["service"] == MONITOR else []
+
+
 PROJECTIONS: Mapping[str, Projection] = MappingProxyType(
     {
         "runs": Projection({"handrail/run-transition.v1": _transition, "handrail/run-transition.v2": _transition}),
         "tasks": Projection({"handrail/task.v1": _task}, ("tasks", "task")),
         "dead-letters": Projection({"handrail/dead-letter.v1": _letter}, ("dead_letters", "letter")),
         "recovery.states": Projection({"handrail/letter-state.v1": _letter_state}, ("letter_states", "letter")),
-        "stats": Projection({"handrail/stage-counts.v1": _counts}, passes=frozenset({"handrail/stats.v1"})),
+        "alerts": Projection({"handrail/alert.v1": _alert}),
+        "stats": Projection(
+            {"handrail/process-stats.v1": _heartbeat, "handrail/stage-counts.v1": _counts},
+            passes=frozenset({"handrail/stats.v1"}),
+        ),
     }
 )
 TOPICS = tuple(PROJECTIONS)

@@ -15,8 +15,8 @@ from handrail_console import schema
 from handrail_console.database import Place, told
 from handrail_console.ledger import Positions, open_for_reading
 from handrail_console.measures import Cases
-from handrail_console.projection import TOPICS
-from handrail_console.standing import Standing, standing
+from handrail_console.projection import MONITOR, TOPICS
+from handrail_console.standing import Standing, Watchman, standing
 
 Row = dict[str, Any]
 ENDS = ("done", "rejected", "failed", "compensated", "cancelled", "done-by-hand")
@@ -55,6 +55,21 @@ class Queries:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def alerts(self, *, ended: bool = False, limit: int = 100) -> list[Row]:
+        """What fires, the worst and oldest first; with `ended` also what is over, the newest first behind it."""
+        alerts = schema.ALERTS
+        firing = alerts.c.state == "FIRING"
+        asked = select(alerts) if ended else select(alerts).where(firing)
+        asked = asked.order_by(firing.desc(), alerts.c.severity, alerts.c.at.desc(), alerts.c.alert).limit(limit)
+        return [
+            {**row, "sent_to": json.loads(row["sent_to"]), "told": json.loads(row["told"])} for row in self.all(asked)
+        ]
+
+    def monitor(self, now: int) -> Watchman:
+        """When monitor was heard last."""
+        found = self.all(select(schema.HEARTBEATS).where(schema.HEARTBEATS.c.service == MONITOR))
+        return Watchman(found[0]["at"] if found else None, now)
 
     def runs(
         self,

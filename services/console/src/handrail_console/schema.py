@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every migration, in order. The last one is what this build reads and writes."""
 APPLICATION = 0x48524C47
 """`PRAGMA application_id` of a SQLite ledger: the letters HRLG."""
@@ -210,6 +210,40 @@ STAGE_COUNTS = _table(
     Column("count", BigInteger, nullable=False),
     _time("at"),
     PrimaryKeyConstraint("partition", "offset", "name"),
+)
+
+# What monitor has found, one row an episode: as it stands, and how each one ended. `sent_to` and `told` are JSON lists.
+ALERTS = _table(
+    "alerts",
+    _text("alert"),
+    _time("since"),
+    _text("rule"),
+    _text("subject"),
+    _text("state"),
+    _text("severity"),
+    _number("sequence"),
+    _text("what"),
+    _text("means"),
+    _text("todo"),
+    _text("owner", null=True),
+    _text("runbook", null=True),
+    _text("flow", null=True),
+    _text("system", null=True),
+    _text("sent_to"),
+    _text("told"),
+    _time("at"),
+    PrimaryKeyConstraint("alert", "since"),
+    Index("alerts_by_state", "state"),
+)
+
+# When a service that watches the others was heard last.
+HEARTBEATS = _table(
+    "heartbeats",
+    _text("service"),
+    _text("instance"),
+    _time("started_at"),
+    _time("at"),
+    PrimaryKeyConstraint("service"),
 )
 
 # Records that could not be read, kept as they were.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handrail_console.ledger import Positions, Where
-from handrail_console.words import count, span
+from handrail_console.words import count, moment, span
 
 Row = dict[str, Any]
 SILENT_MS = 30_000
@@ -45,6 +45,29 @@ class Standing:
             )
         if self.behind > BEHIND:
             return f"the ledger is behind: {count(self.behind, 'record')} to come; handrail ledger status"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Watchman:
+    """Monitor, as the ledger knows it: `heard_at` is when it last spoke, None where it never did."""
+
+    heard_at: int | None
+    now: int
+
+    @property
+    def silent(self) -> bool:
+        return self.heard_at is None or self.now - self.heard_at > SILENT_MS
+
+    def warning(self) -> str | None:
+        """One line for a person who would rely on it; None while it watches."""
+        if self.heard_at is None:
+            return "monitor was never heard: nobody watches; `handrail status` tells whether it runs"
+        if self.silent:
+            return (
+                f"monitor silent since {moment(self.heard_at)} ({span(self.now - self.heard_at)} ago): nobody watches; "
+                "`handrail status` tells whether it runs"
+            )
         return None
 
 

@@ -52,6 +52,8 @@ class Writing:
             "letter_states": self._newest(schema.LETTER_STATES, by="generation"),
             "failures": self._insert(schema.FAILURES).on_conflict_do_nothing(),
             "stage_counts": self._insert(schema.STAGE_COUNTS).on_conflict_do_nothing(),
+            "alerts": self._newest(schema.ALERTS, by="sequence"),
+            "heartbeats": self._newest(schema.HEARTBEATS, by="at"),
             "unreadable": self._insert(schema.UNREADABLE).on_conflict_do_nothing(),
             "positions": self._newest(schema.POSITIONS),
         }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handrail.flow import Advance, Event, Flow, HumanVerdict, Prepared, RunState, StepOutcome, Values, advance
+from handrail.flow.run import ENDS
 from handrail.identity import output_id
 from handrail.message import Due, Finished, GiveUp, Message, Output, Run
 from handrail.pending import View
@@ -37,6 +38,9 @@ class Decide:
         moved = advance(flow, state, event, self._values(state, event))
         if moved.state is not None and moved.state is not state:
             view.put("runs", run.id, {**moved.state.to_record(), "traceparent": given.traceparent})
+        for transition in moved.transitions:
+            if transition["state"] in ENDS and transition["state"] != transition["previous"]:
+                view.count(f"runs.{transition['state']}")
         return _outputs(flow, run, given, moved)
 
     def _event(self, flow: Flow, message: Message, now: int) -> Event:

@@ -1,0 +1,110 @@
+"""Tells the topic `stats` how the stages of this process are, once a second: best effort, outside of transactions.
+
+What Kafka does not take in time is dropped: the next second tells as much. No stage ever waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import structlog
+from confluent_kafka import KafkaException, Producer
+
+from handrail.clock import Clock, SystemClock
+from handrail.contracts import Contracts
+from handrail.identity import partition_for
+from handrail.process_stats import CONTRACT, Process, body
+from handrail.vitals import Vitals
+
+EVERY_S = 1.0
+_FLUSH_S = 1.0
+
+
+def this_process(service: str, clock: Clock) -> Process:
+    """This process; nobody else has its instance."""
+    now = clock.now()
+    return Process(service, f"{socket.gethostname()}-{os.getpid()}-{now}", now)
+
+
+class Reporter(threading.Thread):
+    """Produces one record for each stage a second, keyed by stage, until closed."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        partitions: int,
+        contracts: Contracts,
+        process: Process,
+        vitals: Callable[[], Sequence[Vitals]],
+        clock: Clock,
+        every_s: float = EVERY_S,
+    ) -> None:
+        super().__init__(name="reporter", daemon=True)
+        self._topic, self._partitions, self._contracts = topic, partitions, contracts
+        self._process, self._vitals, self._clock, self._every_s = process, vitals, clock, every_s
+        self._ended = threading.Event()
+        self._producer = Producer(producer(bootstrap, process.service))
+
+    def run(self) -> None:
+        while not self._ended.wait(self._every_s):
+            try:
+                self.report()
+            except Exception as error:  # telling how one is must never be what ends one
+                structlog.get_logger().warning("not reported", why=f"{type(error).__name__}: {error}")
+        self._producer.flush(_FLUSH_S)
+
+    def report(self) -> None:
+        """Say it once."""
+        for one in self._vitals():
+            value = self._contracts.encode(CONTRACT, body(self._process, one, self._clock.now()))
+            with suppress(BufferError, KafkaException):
+                self._producer.produce(
+                    self._topic, value, one.stage.encode(), partition_for(one.stage, self._partitions)
+                )
+        self._producer.poll(0)
+
+    def close(self) -> None:
+        """Say no more."""
+        self._ended.set()
+        self.join(2 * _FLUSH_S + self._every_s + 1)
+
+
+@contextmanager
+def reporting(
+    bootstrap: str,
+    topic: str,
+    partitions: int | None,
+    contracts: Contracts,
+    service: str,
+    vitals: Callable[[], Sequence[Vitals]],
+) -> Iterator[None]:
+    """Report while the block runs; not at all where `partitions` is None: there is no such topic."""
+    if partitions is None:
+        yield
+        return
+    clock = SystemClock()
+    reporter = Reporter(bootstrap, topic, partitions, contracts, this_process(service, clock), vitals, clock)
+    reporter.start()
+    try:
+        yield
+    finally:
+        reporter.close()
+
+
+def producer(bootstrap: str, service: str) -> dict[str, str | int]:
+    """Settings of a producer that forgets rather than waits."""
+    return {
+        "bootstrap.servers": bootstrap,
+        "client.id": f"{service}-reporter",
+        "acks": 1,
+        "message.timeout.ms": 5_000,
+        "queue.buffering.max.messages": 1_000,
+        "linger.ms": 20,
+        "compression.type": "lz4",
+        "log_level": 0,
+    }

@@ -1,0 +1,1 @@
+"""Monitor: windows and rules over what the stages say of themselves, and alerts."""

@@ -1,0 +1,141 @@
+"""The only place where monitor's concrete things are made."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import structlog
+from handrail.clock import SystemClock
+from handrail.contracts import Contracts
+from handrail.errors import ConfigError
+from handrail.flow import Flows
+from handrail.health import listening
+from handrail.kafka.reporting import Reporter, this_process
+from handrail.kafka.topics_file import TopicsFile
+from handrail.metrics import StageMetrics
+from handrail.recovery.letter import LETTER_BYTES
+from handrail.settings import Settings
+
+from handrail import logs
+from handrail_monitor.alerts import Alert
+from handrail_monitor.feed import Feed
+from handrail_monitor.limits import Limits
+from handrail_monitor.outlets import outlets_of
+from handrail_monitor.record import Recorder
+from handrail_monitor.restore import STATS, Raw
+from handrail_monitor.settings import Telling
+from handrail_monitor.watch import SERVICE, Watch
+from handrail_monitor.watched import Watched
+
+TICK_S = 1.0
+MOST_AT_ONCE = 5_000
+
+
+class Monitor:
+    """Everything, put together. Made, run and closed by one thread; the feed and the reporter have their own."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        """Raises ConfigError."""
+        self._settings = settings = Settings.from_env(env)
+        limits, telling = Limits.from_env(env), Telling.from_env(env)
+        contracts = Contracts.load(settings.contracts, max_bytes=LETTER_BYTES)
+        watched = Watched.of(Flows.load(settings.flows, settings.systems, contracts), telling.link)
+        topics, clock = TopicsFile.load(settings.topics), SystemClock()
+        me = this_process(SERVICE, clock)
+        self._recorder = Recorder(settings.bootstrap, contracts)
+        wanted = sorted({one.to for one in watched.flows.values() if one.to})
+        self._outlets = outlets_of(telling, wanted, self._told, clock)
+        for name in self._outlets.missing(wanted):
+            structlog.get_logger().warning("no such notifier", notifier=name, instead="the default ones are told")
+
+        def decode(value: bytes) -> tuple[str, Mapping[str, Any]]:
+            contract, body = contracts.decode(value)
+            return contract.name, body
+
+        self._watch = Watch(watched, limits, clock, me.instance, decode, self._recorder.put, self._outlets.tell)
+        self._raw: SimpleQueue[Raw | list[Raw]] = SimpleQueue()
+        self._failure: ConfigError | None = None
+        self._feed = Feed(
+            settings.bootstrap,
+            settings.home / SERVICE,
+            stats_from=self._watch.stats_from,
+            restored=self._raw.put,
+            heard=self._raw.put,
+            failed=self._fail,
+        )
+        partitions = topics.kinds[STATS].partitions or topics.partitions
+        self._reporter = Reporter(
+            settings.bootstrap, STATS, partitions, contracts, me, lambda: self._watch.vitals, clock
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until told to stop. Raises ConfigError."""
+        metrics = StageMetrics(SERVICE, lambda: self._watch.vitals)
+        with listening(self._settings.http, lambda: self._watch.vitals, metrics.registry):
+            self._feed.start()
+            self._reporter.start()
+            telling = asyncio.create_task(self._outlets.run())
+            try:
+                while not stop.is_set() and self._failure is None:
+                    self._turn()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), TICK_S)
+            finally:
+                telling.cancel()
+                await asyncio.gather(telling, return_exceptions=True)
+                await asyncio.to_thread(self._close)
+        if self._failure is not None:
+            raise self._failure
+
+    def _turn(self) -> None:
+        """One second: what came, what it comes to, and what is written."""
+        with suppress(Empty):
+            for _ in range(MOST_AT_ONCE):
+                came = self._raw.get_nowait()
+                if isinstance(came, list):
+                    self._watch.restore(came)
+                else:
+                    self._watch.hear(*came)
+        if not self._watch.tick():
+            self._feed.again()
+        self._recorder.work()
+
+    def _told(self, alert: Alert, notifier: str) -> None:
+        self._watch.told(alert, notifier)
+
+    def _fail(self, error: ConfigError) -> None:
+        self._failure = error
+
+    def _close(self) -> None:
+        self._feed.close()
+        self._reporter.close()
+        self._recorder.close()
+
+
+async def _serve(env: Mapping[str, str]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Monitor(env).run(stop)
+
+
+def main(env: Mapping[str, str]) -> int:
+    """The exit code: 0 stopped, 2 a file or setting is wrong (said in the log). While Kafka is away it goes on, and tells."""
+    logs.configure(SERVICE)
+    for name in ("faust", "mode", "aiokafka"):  # they repeat themselves while Kafka is away; we say it once
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    log = structlog.get_logger()
+    try:
+        asyncio.run(_serve(env))
+    except ConfigError as error:
+        log.error("misconfigured", why=str(error))
+        return 2
+    log.info("ended", code=0)
+    return 0

@@ -1,0 +1,161 @@
+"""What monitor knows: the last words of every process, what was counted in the windows, open letters, breakers. Pure.
+
+Everything may come twice, and late: counters only grow within a process, letters only move on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from handrail_monitor.facts import Breaker, Fact, Gone, Letter, Told
+
+ALIVE_MS = 10_000
+"""A process that was heard within this time is taken for alive."""
+YOUNG_MS = 10_000
+"""What a process has counted so soon after its start was counted just now."""
+OWN = frozenset({"business", "rate_limited"})
+"""Failures of calls in which the system is well: it says no, or asks to wait."""
+
+
+@dataclass(slots=True)
+class InARow:
+    """Failures since the last success, as seen once a second: a second with both counts as a success."""
+
+    count: int = 0
+    since: int = 0
+
+    def add(self, good: int, failed: int, at: int) -> None:
+        """What one second brought."""
+        if good:
+            self.count = 0
+        elif failed:
+            self.since = self.since if self.count else at
+            self.count += failed
+
+
+@dataclass(slots=True)
+class Stage:
+    """One stage, all its processes together. `moved_at`: when it last took something, or had nothing to take."""
+
+    service: str
+    first_at: int
+    last_at: int = 0
+    moved_at: int = 0
+    blocked_since: int | None = None
+    processes: dict[str, Told] = field(default_factory=dict)
+    steps: deque[tuple[int, Counter[str]]] = field(default_factory=deque)
+    starts: dict[str, int] = field(default_factory=dict)
+    calls: InARow = field(default_factory=InARow)
+    runs: InARow = field(default_factory=InARow)
+
+    def hear(self, told: Told) -> None:
+        """The next words of one of its processes; what is older than its last ones is no news."""
+        before = self.processes.get(told.instance)
+        if before is not None and told.at <= before.at:
+            return
+        self.service = told.service
+        self.first_at = min(self.first_at, told.at)
+        self.last_at = max(self.last_at, told.at)
+        self.processes[told.instance] = told
+        self.starts[told.instance] = told.started_at
+        if before is not None:
+            step = Counter(told.counters)
+            step.subtract(before.counters)
+        else:
+            step = Counter(told.counters if told.at - told.started_at <= YOUNG_MS else {})
+        step = +step
+        if step:
+            self.steps.append((told.at, step))
+        self.calls.add(step["calls.good"], failed_calls(step), told.at)
+        self.runs.add(step["runs.done"] + step["runs.done-by-hand"], step["runs.failed"], told.at)
+        if not told.gauges.get("lag") or step["consumed"] or before is None:
+            self.moved_at = told.at
+        if not self.total("blocked", told.at):
+            self.blocked_since = None
+        elif self.blocked_since is None:
+            self.blocked_since = told.at
+
+    def moment(self, now: int) -> int:
+        """When to judge it: now, or when it last spoke. What it said then holds until it speaks again."""
+        return now if now - self.last_at <= ALIVE_MS else self.last_at
+
+    def alive(self, now: int) -> list[Told]:
+        """The last words of the processes that were there then."""
+        return [one for one in self.processes.values() if now - one.at <= ALIVE_MS]
+
+    def total(self, gauge: str, now: int) -> int:
+        return sum(one.gauges.get(gauge, 0) for one in self.alive(now))
+
+    def greatest(self, gauge: str, now: int) -> int:
+        return max((one.gauges.get(gauge, 0) for one in self.alive(now)), default=0)
+
+    def counted(self, now: int, window_ms: int) -> Counter[str]:
+        """What all its processes have counted in the last `window_ms`."""
+        found: Counter[str] = Counter()
+        for at, step in reversed(self.steps):
+            if at <= now - window_ms:
+                break
+            found.update(step)
+        return found
+
+    def forget(self, before: int) -> None:
+        """What happened earlier."""
+        while self.steps and self.steps[0][0] <= before:
+            self.steps.popleft()
+        self.processes = {name: one for name, one in self.processes.items() if one.at > before}
+        self.starts = {name: at for name, at in self.starts.items() if at > before}
+
+
+def failed_calls(counted: Mapping[str, int]) -> int:
+    """Calls that failed by the system's fault."""
+    return sum(
+        number
+        for name, number in counted.items()
+        if name.startswith("calls.") and name != "calls.good" and name.removeprefix("calls.") not in OWN
+    )
+
+
+class Memory:
+    """All facts so far. `horizon_ms`: the longest window that any rule asks for."""
+
+    def __init__(self, began: int, horizon_ms: int) -> None:
+        self.began = began
+        self.stages: dict[str, Stage] = {}
+        self.letters: dict[str, Letter] = {}
+        self.breakers: dict[str, Breaker] = {}
+        self._horizon_ms = horizon_ms
+
+    def hear(self, facts: Iterable[Fact]) -> None:
+        """Learn, in any order of topics."""
+        for fact in facts:
+            match fact:
+                case Told():
+                    self.stages.setdefault(fact.stage, Stage(fact.service, fact.at)).hear(fact)
+                case Letter():
+                    self._letter(fact)
+                case Gone(letter=name):
+                    self.letters.pop(name, None)
+                case Breaker():
+                    self.breakers[fact.system] = fact
+
+    def _letter(self, fact: Letter) -> None:
+        """The newest generation counts; within it closed is closed, whichever topic came first. Its age stays its own."""
+        before = self.letters.get(fact.letter)
+        if before is not None and (before.generation, not before.open) > (fact.generation, not fact.open):
+            return
+        if before is not None and before.generation == fact.generation:
+            fact = replace(fact, at=min(before.at, fact.at))
+        self.letters[fact.letter] = fact
+
+    def open_letters(self) -> list[Letter]:
+        return [one for one in self.letters.values() if one.open]
+
+    def forget(self, now: int) -> None:
+        """What no rule will ask for any more. A closed letter is kept for a while, in case that its opening comes late."""
+        for stage in self.stages.values():
+            stage.forget(stage.moment(now) - self._horizon_ms)
+        gone = [name for name, one in self.letters.items() if not one.open and now - one.at > self._horizon_ms]
+        for name in gone:
+            del self.letters[name]

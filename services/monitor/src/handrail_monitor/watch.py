@@ -1,0 +1,167 @@
+"""The watch: once a second all that was heard is judged, and what is new is recorded and told. No Kafka in here.
+
+It proves that it sees by hearing itself: its own words come back through Kafka (`process-stats` of the service monitor).
+While they do not, it says so, and judges nothing else: an alert must not end because nobody looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from handrail.clock import Clock
+from handrail.vitals import Vitals
+
+from handrail_monitor.alerts import CONTRACT as ALERT
+from handrail_monitor.alerts import Alert, Board
+from handrail_monitor.facts import Fact, Gone, Told, fact_of
+from handrail_monitor.limits import Limits
+from handrail_monitor.memory import Memory
+from handrail_monitor.rules import CRITICAL, KAFKA_AWAY, Finding, Sight, horizon_ms, judge
+from handrail_monitor.times import span
+from handrail_monitor.watched import Watched
+
+SERVICE = "monitor"
+SETTLE_MS = 3_000
+"""After it hears itself it waits so long for the other partitions before it judges for the first time."""
+LOOKS_MS = 5_000
+"""Its own last words may be so old when it judges: what it knows of the others is as old."""
+BLIND_MS = 20_000
+AGAIN_MS = 60_000
+TELL_AGAIN_MS = 3_600_000
+LETTERS = "dead-letters"
+
+Decode = Callable[[bytes], tuple[str, Mapping[str, Any]]]
+
+
+class Watch:
+    """One thread uses it, but for `vitals`. `record` and `tell` are called with each alert that has changed."""
+
+    def __init__(
+        self,
+        watched: Watched,
+        limits: Limits,
+        clock: Clock,
+        instance: str,
+        decode: Decode,
+        record: Callable[[Alert], None],
+        tell: Callable[[Alert], None],
+    ) -> None:
+        self._watched, self._limits, self._clock, self._instance = watched, limits, clock, instance
+        self._decode, self._record, self._tell = decode, record, tell
+        self._began = clock.now()
+        self._memory = Memory(self._began, horizon_ms(watched, limits))
+        self._board = Board(watched, limits, self._began)
+        self._restored = False
+        self._sees_since: int | None = None
+        self._heard_itself = self._begun_anew = self._began
+        self._newest: dict[str, Alert] = {}
+        self._vitals = Vitals(SERVICE)
+        self._ticked = self._began
+        self._log = structlog.get_logger().bind(service=SERVICE)
+
+    @property
+    def vitals(self) -> list[Vitals]:
+        """How it is; nothing when it has not looked for a while. Any thread may ask."""
+        return [self._vitals] if self._clock.now() - self._ticked < BLIND_MS else []
+
+    def stats_from(self) -> int:
+        """From when on `stats` is of interest."""
+        return self._clock.now() - horizon_ms(self._watched, self._limits)
+
+    # --- what comes in
+
+    def restore(self, records: Iterable[tuple[str, bytes | None, bytes | None]]) -> None:
+        """All that the topics of states hold. The alerts among it are one's own, the first time only."""
+        alerts: dict[str, Alert] = {}
+        for topic, key, value in records:
+            contract, body = self._read(topic, value)
+            if contract == ALERT:
+                alert = Alert.from_record(body)
+                alerts[alert.alert] = alert
+            else:
+                self._learn(topic, key, value, contract, body)
+        if self._restored:
+            return
+        self._restored = True
+        now = self._clock.now()
+        before = {name: one for name, one in alerts.items() if name not in self._newest}
+        self._board = Board(self._watched, self._limits, now, [*before.values(), *self._board.firing()])
+        for alert in before.values():
+            self._newest[alert.alert] = alert
+            if now - alert.at < TELL_AGAIN_MS:  # whoever was not told before monitor ended
+                self._tell(alert)
+
+    def hear(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """One record of a topic that Faust reads."""
+        contract, body = self._read(topic, value)
+        self._learn(topic, key, value, contract, body)
+
+    def _read(self, topic: str, value: bytes | None) -> tuple[str, Mapping[str, Any]]:
+        if value is None:
+            return "", {}
+        try:
+            return self._decode(value)
+        except Exception as error:  # a record that nobody can read must not end the watch
+            self._log.warning("unreadable", topic=topic, why=type(error).__name__)
+            return "", {}
+
+    def _learn(
+        self, topic: str, key: bytes | None, value: bytes | None, contract: str, body: Mapping[str, Any]
+    ) -> None:
+        fact: Fact | None = Gone((key or b"").decode(errors="replace")) if value is None and topic == LETTERS else None
+        fact = fact or fact_of(contract, body)
+        if fact is None:
+            return
+        if isinstance(fact, Told) and fact.service == SERVICE:
+            if fact.instance == self._instance:
+                self._heard_itself = self._clock.now()
+                self._sees_since = self._sees_since or self._heard_itself
+            return
+        self._memory.hear([fact])
+
+    def told(self, alert: Alert, notifier: str) -> None:
+        """A notifier is through with a notice; noted, so that it is not told again after a restart."""
+        newest = self._newest.get(alert.alert)
+        if newest is None or newest.notice != alert.notice or notifier in newest.told:
+            return
+        self._keep(replace(newest, told=(*newest.told, notifier)))
+
+    # --- once a second
+
+    def tick(self) -> bool:
+        """Judge and tell. False when it has heard nothing for so long that the feed should begin anew."""
+        now = self._clock.now()
+        self._ticked = now
+        blind = now - self._heard_itself
+        if blind > BLIND_MS:
+            self._sees_since = None
+            what = f"Kafka has given monitor nothing for {span(blind)}: not even its own words come back."
+            self._step(self._board.step([Finding(KAFKA_AWAY, "kafka", CRITICAL, what)], now, judged={KAFKA_AWAY}))
+        elif blind > LOOKS_MS:
+            self._board.step([], now, judged=())
+        elif self._sees_since is not None and now - self._sees_since >= SETTLE_MS:
+            self._memory.forget(now)
+            self._step(self._board.step(judge(Sight(self._memory, self._watched, self._limits, now)), now))
+        self._vitals = self._now(now, blind)
+        if blind <= AGAIN_MS or now - self._begun_anew <= AGAIN_MS:
+            return True
+        self._begun_anew = now
+        return False
+
+    def _step(self, alerts: list[Alert]) -> None:
+        for alert in alerts:
+            self._keep(alert)
+            self._tell(alert)
+
+    def _keep(self, alert: Alert) -> None:
+        self._newest[alert.alert] = alert
+        self._record(alert)
+
+    def _now(self, now: int, blind: int) -> Vitals:
+        firing = self._board.firing()
+        counters = {"firing": len(firing), "firing.critical": sum(one.severity == CRITICAL for one in firing)}
+        sees = self._sees_since is not None and now - self._sees_since >= SETTLE_MS
+        return Vitals(SERVICE, "idle" if sees else "restore", (0,), behind=blind if not sees else 0, counters=counters)

@@ -1,0 +1,122 @@
+"""A fault of an outside system reaches people by webhook and by mail, and so does its end; a killed monitor goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from handrail.local.ports import free_port
+from handrail.local.services import SANDBOX, SERVICES
+from handrail.local.supervisor import Stack
+from handrail.testing.sinks import MailSink, WebhookSink
+
+pytestmark = pytest.mark.kafka
+Company = Any
+WITHIN_S = 15.0
+ALERT = "calls-failing: billing"
+
+
+class Watched:
+    """A deployment of its own whose monitor tells our sinks, with windows that are short enough for a test."""
+
+    def __init__(self, company: Company, home: Path, webhook: WebhookSink, mails: MailSink) -> None:
+        self.webhook, self.mails = webhook, mails
+        self.company = company
+        names = {
+            "HANDRAIL_MONITOR_WEBHOOK": webhook.url,
+            "HANDRAIL_MONITOR_SMTP": mails.address,
+            "HANDRAIL_MONITOR_SMTP_TLS": "none",
+            "HANDRAIL_MONITOR_MAIL_FROM": "handrail@example.com",
+            "HANDRAIL_MONITOR_MAIL_TO": "ops@example.com",
+            "HANDRAIL_MONITOR_WINDOW": "10s",
+        }
+        self.company.stack = Stack(
+            home,
+            free_port(),
+            services=[SANDBOX, *SERVICES],
+            env=company._settings(),
+            per_service_env={"monitor": names},
+            on_log=company._listen,
+        )
+
+    def chat(self, title: str, within_s: float = WITHIN_S) -> dict[str, Any]:
+        return self.webhook.wait(lambda one: one["text"].startswith(title) and ALERT in one["text"], within_s)
+
+    def mail(self, title: str, within_s: float = WITHIN_S) -> Any:
+        wanted = f"[handrail] {title}"
+        return self.mails.wait(lambda one: one["Subject"].startswith(wanted) and ALERT in one["Subject"], within_s)
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """The ledger follows by itself."""
+        until = time.monotonic() + 30
+        while not holds():
+            assert time.monotonic() < until
+
+    def heard(self) -> dict[str, Any]:
+        """`handrail alerts --json` as soon as console has heard monitor."""
+        until = time.monotonic() + 30
+        while True:
+            ended = self.company.handrail("alerts", "--all", "--json")
+            if ended.returncode == 0:
+                return dict(json.loads(ended.stdout))
+            assert time.monotonic() < until, ended.stdout + ended.stderr
+
+
+@pytest.fixture
+def watched(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Watched]:
+    module = request.getfixturevalue("company_of")
+    with WebhookSink() as webhook, MailSink() as mails:
+        made = Watched(module(tmp_path), tmp_path, webhook, mails)
+        try:
+            made.company.start()
+            yield made
+        finally:
+            made.company.stop()
+
+
+@pytest.mark.timeout(300)
+def test_a_fault_of_billing_is_told_within_15_s_and_so_is_its_end(watched: Watched) -> None:
+    company = watched.company
+    watched.heard()
+    good = company.orders(3)
+    company.publish(*good)
+    company.wait_for("done", *good, within_s=60)
+    assert not any(ALERT in one["text"] for one in watched.webhook.got())  # billing is well
+
+    company.sandbox.order_faults("billing", {"kind": "503"})
+    began = time.monotonic()
+    away = company.orders(20)
+    company.publish(*away)
+    chat = watched.chat("CRITICAL", WITHIN_S)
+    mail = watched.mail("CRITICAL", max(0.1, began + WITHIN_S - time.monotonic()))
+    for text in (chat["attachments"][0]["text"], mail.get_content()):
+        assert "What happened: " in text
+        assert "What to do: " in text
+        assert "billing-ops@example.com" in text
+        assert not any(order["order_id"] in text for order in away)
+    watched.until(lambda: "calls-failing/billing" in [one["alert"] for one in watched.heard()["alerts"]])
+
+    company.stack.wait_restarted("monitor", company.stack.kill9("monitor"))
+    company.sandbox.mend("billing")
+    more = company.orders(3)
+    company.publish(*more)
+    company.wait_for("done", *more, within_s=60)
+    watched.chat("over after", within_s=60)
+    watched.mail("over after", within_s=60)
+    firing = [one for one in watched.webhook.got() if one["text"].startswith("CRITICAL") and ALERT in one["text"]]
+    assert len(firing) == 1  # also the monitor that was started meanwhile told it nobody twice
+
+
+@pytest.mark.timeout(300)
+def test_a_monitor_that_is_stopped_is_noticed(watched: Watched) -> None:
+    watched.heard()
+    watched.company.stack.stop_service("monitor")
+    until = time.monotonic() + 60
+    while (ended := watched.company.handrail("alerts")).returncode == 0:
+        assert time.monotonic() < until, ended.stdout
+    assert "Warning: monitor silent since" in ended.stdout
+    assert watched.company.handrail("status").returncode == 1
