@@ -132,7 +132,9 @@ class Company:
 
     project = PROJECT
 
-    def __init__(self, home: Path, traces: Collector | Jaeger) -> None:
+    def __init__(
+        self, home: Path, traces: Collector | Jaeger, per_service_env: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
         """Spans go to `traces`; a Jaeger is started with the rest."""
         self.home = home
         self.traces = traces
@@ -140,7 +142,14 @@ class Company:
         self.crashes: list[str] = []
         beside = [traces.process(home / "jaeger")] if isinstance(traces, Jaeger) else []
         services = [*beside, SANDBOX, *SERVICES]
-        self.stack = Stack(home, free_port(), services=services, env=self._settings(), on_log=self._listen)
+        self.stack = Stack(
+            home,
+            free_port(),
+            services=services,
+            env=self._settings(),
+            per_service_env=per_service_env,
+            on_log=self._listen,
+        )
         self.contracts = Contracts.load(PROJECT / "contracts")
         self.onlooker: Onlooker
         self._numbers = itertools.count(1)
@@ -347,8 +356,10 @@ class Company:
 
 
 @contextmanager
-def started(home: Path, traces: Collector | Jaeger) -> Iterator[Company]:
-    company = Company(home, traces)
+def started(
+    home: Path, traces: Collector | Jaeger, per_service_env: Mapping[str, Mapping[str, str]] | None = None
+) -> Iterator[Company]:
+    company = Company(home, traces, per_service_env)
     try:
         company.start()
         yield company
@@ -363,9 +374,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
 
 
 @pytest.fixture(scope="session")
-def company_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Jaeger], AbstractContextManager[Company]]:
-    """Another deployment, whose spans go to this Jaeger."""
-    return lambda jaeger: started(tmp_path_factory.mktemp("eyes"), jaeger)
+def company_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[Company]]:
+    """Another deployment, whose spans go to this Jaeger or collector; its services' environments, if need be."""
+    return lambda *given: started(tmp_path_factory.mktemp("another"), *given)
 
 
 @pytest.fixture(scope="session")
@@ -375,13 +386,6 @@ def jaeger() -> Jaeger:
         return Jaeger.find(os.environ, Ports(free_port(), free_port(), free_port()), lambda text: print(text))  # noqa: T201
     except ConfigError as error:
         pytest.skip(f"no Jaeger: {error}")
-
-
-@pytest.fixture
-def company_of() -> Iterator[Callable[[Path], Company]]:
-    """Makes a deployment of a test's own; the test starts and stops it."""
-    with Collector() as collector:
-        yield lambda home: Company(home, collector)
 
 
 @pytest.fixture

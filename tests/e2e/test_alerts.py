@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from handrail.local.ports import free_port
-from handrail.local.services import SANDBOX, SERVICES
-from handrail.local.supervisor import Stack
+from handrail.testing.otlp import Collector
 from handrail.testing.sinks import MailSink, WebhookSink
 
 pytestmark = pytest.mark.kafka
@@ -21,27 +19,10 @@ ALERT = "calls-failing: billing"
 
 
 class Watched:
-    """A deployment of its own whose monitor tells our sinks, with windows that are short enough for a test."""
+    """A deployment whose monitor tells our sinks."""
 
-    def __init__(self, company: Company, home: Path, webhook: WebhookSink, mails: MailSink) -> None:
-        self.webhook, self.mails = webhook, mails
-        self.company = company
-        names = {
-            "HANDRAIL_MONITOR_WEBHOOK": webhook.url,
-            "HANDRAIL_MONITOR_SMTP": mails.address,
-            "HANDRAIL_MONITOR_SMTP_TLS": "none",
-            "HANDRAIL_MONITOR_MAIL_FROM": "handrail@example.com",
-            "HANDRAIL_MONITOR_MAIL_TO": "ops@example.com",
-            "HANDRAIL_MONITOR_WINDOW": "10s",
-        }
-        self.company.stack = Stack(
-            home,
-            free_port(),
-            services=[SANDBOX, *SERVICES],
-            env=company._settings(),
-            per_service_env={"monitor": names},
-            on_log=company._listen,
-        )
+    def __init__(self, company: Company, webhook: WebhookSink, mails: MailSink) -> None:
+        self.company, self.webhook, self.mails = company, webhook, mails
 
     def chat(self, title: str, within_s: float = WITHIN_S) -> dict[str, Any]:
         return self.webhook.wait(lambda one: one["text"].startswith(title) and ALERT in one["text"], within_s)
@@ -67,15 +48,19 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Watched]:
-    module = request.getfixturevalue("company_of")
-    with WebhookSink() as webhook, MailSink() as mails:
-        made = Watched(module(tmp_path), tmp_path, webhook, mails)
-        try:
-            made.company.start()
-            yield made
-        finally:
-            made.company.stop()
+def watched(company_of: Callable[..., AbstractContextManager[Company]]) -> Iterator[Watched]:
+    """A deployment of the test's own; monitor's windows are short enough for it."""
+    with WebhookSink() as webhook, MailSink() as mails, Collector() as collector:
+        told = {
+            "HANDRAIL_MONITOR_WEBHOOK": webhook.url,
+            "HANDRAIL_MONITOR_SMTP": mails.address,
+            "HANDRAIL_MONITOR_SMTP_TLS": "none",
+            "HANDRAIL_MONITOR_MAIL_FROM": "handrail@example.com",
+            "HANDRAIL_MONITOR_MAIL_TO": "ops@example.com",
+            "HANDRAIL_MONITOR_WINDOW": "10s",
+        }
+        with company_of(collector, {"monitor": told}) as company:
+            yield Watched(company, webhook, mails)
 
 
 @pytest.mark.timeout(300)
