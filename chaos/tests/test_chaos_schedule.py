@@ -76,6 +76,12 @@ def test_three_brokers_are_all_hit() -> None:
     assert targets == {"kafka-1", "kafka-2", "kafka-3"}
 
 
+def test_longer_slices_leave_more_rest_between_the_faults() -> None:
+    storm = plan(5, Ground(3_000.0, slice_s=45.0))
+    assert all(30.0 <= each.end - each.start <= 60.0 for each in storm.slices[:-1])
+    assert len(plan(5, Ground(3_000.0)).slices) > 2.5 * len(storm.slices)
+
+
 def test_the_plan_can_be_read() -> None:
     lines = list(plan(3, Ground(60.0)).lines())
     assert lines[0].startswith("seed 3: a storm of 60 s in ")

@@ -18,8 +18,9 @@ from rich.console import Console
 
 from handrail_chaos.report import Report
 from handrail_chaos.run import Run, planned
+from handrail_chaos.schedule import SLICE_S
 from handrail_chaos.screen import Screen
-from handrail_chaos.world import Asked
+from handrail_chaos.world import RATE, Asked
 
 _SHOWN = 12
 
@@ -43,8 +44,14 @@ def run(
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.5, help="About how long all of it takes.")] = 4.0,
     brokers: Annotated[int, typer.Option(min=1, max=3, help="1, or 3 with replication 3.")] = 1,
-    events: Annotated[int, typer.Option(min=0, help="How many records to publish in the storm; 0: by --rate.")] = 0,
-    rate: Annotated[float, typer.Option(min=1.0, help="Records a second.")] = 60.0,
+    events: Annotated[
+        int,
+        typer.Option(min=0, help="The storm ends when so many records were published, if its time is not up before."),
+    ] = 0,
+    rate: Annotated[float, typer.Option(min=1.0, help="Records a second, as far as the stages keep up.")] = RATE,
+    slice_s: Annotated[
+        float, typer.Option("--slice", min=5.0, help="About how long a slice of two to four faults is, in seconds.")
+    ] = SLICE_S,
     mutant: Annotated[Path | None, typer.Option(help="A patch that is applied to a copy of the code first.")] = None,
     home: Annotated[Path, typer.Option(help="Where its Kafka, state, books and logs are.")] = Path(".handrail/chaos"),
     keep: Annotated[bool, typer.Option("--keep", help="Keep all of it, also when all is right.")] = False,
@@ -58,7 +65,7 @@ def run(
     chosen = random.randrange(1, 1_000_000) if seed is None else seed
     asked = Asked(
         project=Path.cwd(), home=home.absolute(), seed=chosen, minutes=minutes, brokers=brokers, events=events,
-        rate=rate, mutant=mutant,
+        rate=rate, slice_s=slice_s, mutant=mutant,
     )  # fmt: skip
     if show_plan:
         for line in planned(asked, network=True).lines():
@@ -113,9 +120,15 @@ def _tell(report: Report, asked: Asked, console: Console) -> None:
         console.print(f"  {name}  {wrong.name}: {wrong.why}", highlight=False, soft_wrap=True)
     if len(wrongs) > _SHOWN:
         console.print(f"  and {len(wrongs) - _SHOWN} more, all in report.json", highlight=False)
+    again = f"make chaos SEED={report.seed} MINUTES={asked.minutes:g} BROKERS={asked.brokers}"
+    if asked.events:
+        again += f" EVENTS={asked.events}"
+    if asked.rate != RATE:
+        again += f" RATE={asked.rate:g}"
+    if asked.slice_s != SLICE_S:
+        again += f" SLICE={asked.slice_s:g}"
     console.print(
-        f"seed {report.seed}; logs, Kafka, state and books are in {asked.home}; "
-        f"the same storm again: make chaos SEED={report.seed} MINUTES={asked.minutes:g} BROKERS={asked.brokers}",
+        f"seed {report.seed}; logs, Kafka, state and books are in {asked.home}; the same storm again: {again}",
         highlight=False,
         soft_wrap=True,
     )

@@ -45,7 +45,7 @@ def storm_seconds(minutes: float) -> float:
 
 def planned(asked: Asked, network: bool) -> Plan:
     """The storm of this run."""
-    return plan(asked.seed, Ground(storm_seconds(asked.minutes), asked.brokers, network))
+    return plan(asked.seed, Ground(storm_seconds(asked.minutes), asked.brokers, network, asked.slice_s))
 
 
 def lives(storm_s: float) -> dict[str, float]:
@@ -92,7 +92,7 @@ class Run:
     def _begin(self) -> Storm:
         world = self._world
         world.begin()
-        world.publisher.rate = self._rate()
+        world.publisher.rate = self._asked.rate
         world.publisher.limit = self._asked.events or None
         if not self._wait(lambda: world.watcher.resting() > 0, 60.0):
             self._note("no run was finished within 60 s of the start")
@@ -105,7 +105,7 @@ class Run:
         world.fleet.armed = True
         self._screen.say(f"the storm: {self._storm_s:.0f} s, {len(steps)} steps, seed {self._asked.seed}")
         with self._screen.bar("storm", int(self._storm_s)) as bar:
-            while (now := time.monotonic() - began) < self._storm_s:
+            while (now := time.monotonic() - began) < self._storm_s and not self._all_sent():
                 while steps and steps[0].at <= now:
                     step = steps.pop(0)
                     self._screen.note(str(step))
@@ -139,6 +139,7 @@ class Run:
         """The fault points that the storm has not hit, one after the other in each service, all services at once."""
         fleet, began = self._world.fleet, time.monotonic()
         fleet.armed = False
+        self._world.publisher.limit = None  # a point that nothing passes is never hit
         self._world.people.eager.set()
         everything = [place for stages in STAGES.values() for place in places(stages)]
         missing = fleet.missing(everything)
@@ -261,9 +262,8 @@ class Run:
             self._turn()
         return True
 
-    def _rate(self) -> float:
-        asked = self._asked
-        return asked.events / (self._storm_s * 0.95) if asked.events else asked.rate
+    def _all_sent(self) -> bool:
+        return 0 < self._asked.events <= self._world.publisher.sent
 
     def _seen(self) -> dict[str, int]:
         """What was seen of the faults: at billing, of people, of groups."""

@@ -1,7 +1,8 @@
 """The storm as data: what is broken when, a pure function of the seed.
 
-Time is cut into slices of 10 to 20 s. Each slice gets two to four faults from a shuffled deck of all kinds, so that every
-kind has its turn before one comes again. A fault is a few steps: what to do to whom, at which second of the storm.
+Time is cut into slices of about 15 s, or of what was asked for. Each slice gets two to four faults from a shuffled deck of
+all kinds, so that every kind has its turn before one comes again. A fault is a few steps: what to do to whom, at which
+second of the storm.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-SLICE_S = (10.0, 20.0)
+SLICE_S = 15.0
+"""About how long a slice is, unless something else is asked for: give or take a third."""
 FAULTS_PER_SLICE = (2, 4)
 ZOMBIE_S = (17.0, 21.0)
 """Longer than the session timeout and the transaction timeout, which are 15 s."""
@@ -71,6 +73,7 @@ class Ground:
     seconds: float
     brokers: int = 1
     network: bool = True
+    slice_s: float = SLICE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +244,7 @@ def plan(seed: int, ground: Ground) -> Plan:
     deck: list[str] = []
     start = 0.0
     while start < ground.seconds:
-        end = min(start + dice.uniform(*SLICE_S), ground.seconds)
+        end = min(start + dice.uniform(ground.slice_s * 2 / 3, ground.slice_s * 4 / 3), ground.seconds)
         wanted = dice.randint(*FAULTS_PER_SLICE)
         if len(deck) < wanted:
             deck += dice.sample(kinds, len(kinds))

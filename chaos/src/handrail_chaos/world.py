@@ -28,9 +28,12 @@ from handrail_chaos.people import People
 from handrail_chaos.ports import steady_ports
 from handrail_chaos.publishing import TOPIC, Publisher
 from handrail_chaos.rotation import FLOW, STAGES, Rotation
+from handrail_chaos.schedule import SLICE_S
 from handrail_chaos.stream import Stream
 from handrail_chaos.toxiproxy import Toxiproxy
 
+RATE = 60.0
+"""Records a second, unless something else is asked for."""
 FULL = 4_000
 """So many records behind, all stages together, and nothing more is published for the moment."""
 
@@ -45,7 +48,8 @@ class Asked:
     minutes: float = 4.0
     brokers: int = 1
     events: int = 0
-    rate: float = 60.0
+    rate: float = RATE
+    slice_s: float = SLICE_S
     mutant: Path | None = None
 
 
