@@ -24,6 +24,7 @@ class Watcher:
     def __init__(self, bootstrap: str, contracts: PlainContracts) -> None:
         self._contracts = contracts
         self._states: dict[str, tuple[int, str]] = {}
+        self._counts: Counter[str] = Counter()
         self._letters: dict[bytes | None, None] = {}
         self._news = time.monotonic()
         self._stop = threading.Event()
@@ -56,9 +57,7 @@ class Watcher:
     def states(self) -> Counter[str]:
         """Runs by newest state, and `letters`."""
         with self._lock:
-            counts = Counter(state for _, state in self._states.values())
-            counts["letters"] = len(self._letters)
-            return counts
+            return self._counts.copy()
 
     def resting(self) -> int:
         """Runs that no machine moves on by itself, and letters that belong to no run."""
@@ -97,7 +96,11 @@ class Watcher:
             self._news = time.monotonic()
             if topic == "dead-letters":
                 self._letters[key] = None
+                self._counts["letters"] = len(self._letters)
             elif topic == "runs":
                 known = self._states.get(body["run"])
                 if known is None or body["sequence"] > known[0]:
                     self._states[body["run"]] = (body["sequence"], body["state"])
+                    self._counts[body["state"]] += 1
+                    if known is not None:
+                        self._counts[known[1]] -= 1
