@@ -93,6 +93,7 @@ class Run:
         world = self._world
         world.begin()
         world.publisher.rate = self._asked.rate
+        world.publisher.burst_s = self._asked.burst_s
         world.publisher.limit = self._asked.events or None
         if not self._wait(lambda: world.watcher.resting() > 0, 60.0):
             self._note("no run was finished within 60 s of the start")
