@@ -49,6 +49,10 @@ def run(
         typer.Option(min=0, help="The storm ends when so many records were published, if its time is not up before."),
     ] = 0,
     rate: Annotated[float, typer.Option(min=1.0, help="Records a second, as far as the stages keep up.")] = RATE,
+    burst_s: Annotated[
+        float,
+        typer.Option("--burst", min=0.0, max=1.0, help="Publish so many seconds' worth at a time: larger batches."),
+    ] = 0.0,
     slice_s: Annotated[
         float, typer.Option("--slice", min=5.0, help="About how long a slice of two to four faults is, in seconds.")
     ] = SLICE_S,
@@ -65,7 +69,7 @@ def run(
     chosen = random.randrange(1, 1_000_000) if seed is None else seed
     asked = Asked(
         project=Path.cwd(), home=home.absolute(), seed=chosen, minutes=minutes, brokers=brokers, events=events,
-        rate=rate, slice_s=slice_s, mutant=mutant,
+        rate=rate, burst_s=burst_s, slice_s=slice_s, mutant=mutant,
     )  # fmt: skip
     if show_plan:
         for line in planned(asked, network=True).lines():
@@ -125,6 +129,8 @@ def _tell(report: Report, asked: Asked, console: Console) -> None:
         again += f" EVENTS={asked.events}"
     if asked.rate != RATE:
         again += f" RATE={asked.rate:g}"
+    if asked.burst_s:
+        again += f" BURST={asked.burst_s:g}"
     if asked.slice_s != SLICE_S:
         again += f" SLICE={asked.slice_s:g}"
     console.print(

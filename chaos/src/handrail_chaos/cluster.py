@@ -44,6 +44,10 @@ def replicated(brokers: int) -> dict[str, int | str]:
     }
 
 
+_SHORT_LIVED = ("-XX:TieredStopAtLevel=1",)
+"""Killed every few minutes, a broker spent a third of its time on compiling what it did not live to use."""
+
+
 class Broker:
     """One node: `direct` is our own port, `behind` the one that Toxiproxy forwards `door` to."""
 
@@ -79,7 +83,9 @@ class Cluster:
                 "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{direct[at]},PROXIED://{LOOPBACK}:{doors[at]}",
                 "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
             }
-            kafka = LocalKafka(folder / f"kafka-{number}", direct[at], settings=settings, cluster=cluster)
+            kafka = LocalKafka(
+                folder / f"kafka-{number}", direct[at], settings=settings, cluster=cluster, java_options=_SHORT_LIVED
+            )
             self.brokers.append(Broker(number, kafka, behind[at], doors[at]))
             if toxiproxy:
                 toxiproxy.proxy(f"kafka-{number}", doors[at], behind[at])

@@ -27,11 +27,15 @@ _FLUSH_S = 130.0
 
 
 class Publisher:
-    """Start it once; `rate` and `limit` steer it. `published` tells what was sent, in the order of answers."""
+    """Start it once; `rate`, `limit` and `burst_s` (so many seconds' worth at a time) steer it.
+
+    `published` tells what was sent, in the order of answers.
+    """
 
     def __init__(self, bootstrap: str, stream: Stream, partitions: int, file: Path, may_go: Callable[[], bool]) -> None:
         """`may_go` says whether the stages can take more."""
         self.rate = 0.0
+        self.burst_s = 0.0
         self.limit: int | None = None
         self.sent = 0
         self.acknowledged = 0
@@ -96,6 +100,8 @@ class Publisher:
             last = now
             if not self._may_go():
                 budget = 0.0
+            if budget < self.rate * self.burst_s:
+                continue
             while budget >= 1.0 and not self._is_full():
                 budget -= 1.0
                 self._produce(next(stream))

@@ -22,7 +22,7 @@ TICK_S = 0.05
 AROUND_S = 85.0
 """What a short run needs beside its storm: to start, for the points that were missed, to heal, to judge."""
 SHORTEST_STORM_S = 20.0
-ROUND_S = 300.0
+ROUND_S = 600.0
 """A long storm goes through all fault points once in this time."""
 START_S = 1.5
 """About what a service needs to start on a busy machine."""
@@ -93,6 +93,7 @@ class Run:
         world = self._world
         world.begin()
         world.publisher.rate = self._asked.rate
+        world.publisher.burst_s = self._asked.burst_s
         world.publisher.limit = self._asked.events or None
         if not self._wait(lambda: world.watcher.resting() > 0, 60.0):
             self._note("no run was finished within 60 s of the start")

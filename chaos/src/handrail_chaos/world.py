@@ -49,6 +49,7 @@ class Asked:
     brokers: int = 1
     events: int = 0
     rate: float = RATE
+    burst_s: float = 0.0
     slice_s: float = SLICE_S
     mutant: Path | None = None
 

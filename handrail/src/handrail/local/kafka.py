@@ -9,7 +9,7 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,7 +39,7 @@ class LocalKafka:
 
     Start it from a thread that outlives it (see handrail.local.launch). The data survives a stop: the next start
     goes on with it. `settings` go before our own, and `cluster` is the id of the cluster that it is part of: so several
-    can make one.
+    can make one. `java_options` go behind our own.
     """
 
     def __init__(
@@ -49,11 +49,13 @@ class LocalKafka:
         *,
         settings: Mapping[str, int | str] | None = None,
         cluster: str | None = None,
+        java_options: Sequence[str] = (),
     ) -> None:
         self.folder = folder.absolute()
         self.port = port
         self._settings = settings
         self._cluster = cluster
+        self._java_options = tuple(java_options)
         self._process: processes.Child | None = None
 
     @property
@@ -152,7 +154,7 @@ class LocalKafka:
 
     def _command(self, java: Path, class_path: str) -> list[str]:
         log4j = f"-Dlog4j2.configurationFile={(self.folder / 'log4j2.properties').as_uri()}"
-        return [str(java), *_JVM, log4j, "-cp", class_path]
+        return [str(java), *_JVM, *self._java_options, log4j, "-cp", class_path]
 
     def _format(self, java: Path, class_path: str) -> None:
         cluster = self._cluster or new_cluster_id()
