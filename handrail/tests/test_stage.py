@@ -18,7 +18,7 @@ from handrail.recovery import Policy
 from handrail.spec import Spec
 from handrail.stage import BATCH_LIMIT_MS, TELL_MS
 from handrail.testing.driver import StageDriver
-from handrail.testing.memory import MemoryBroker
+from handrail.testing.memory import MemoryBroker, MemoryLog
 from handrail.testing.transactions import TIMEOUT_MS
 
 from handrail import envelope
@@ -475,6 +475,34 @@ def test_a_held_partition_with_something_due_does_not_keep_the_processor_busy(dr
     stage.log.waited.clear()
     stage.stage.step()
     assert stage.log.waited == [0.5]
+
+
+def test_a_held_partition_is_behind_as_far_as_what_it_is_held_before(drive: Any, broker: MemoryBroker) -> None:
+    """What was read with it and is not taken counts, and the older it gets, the less of the window is left."""
+    stage = drive(lambda *_: (), batch=10)
+    stage.send(TYPE, "7", order(), id="a", run=Run(RUN.id, RUN.flow, 2))
+    for n in range(3):
+        stage.send(TYPE, "7", order(), id=str(n))
+    stage.drain()
+    stage.clock.advance(60_000)
+    stage.stage.step()
+    vitals = stage.stage.vitals
+    assert vitals.lag == {0: 4}
+    assert vitals.behind >= 60_000
+    assert vitals.headroom == stage.stage.spec.window_ms - vitals.behind
+    assert any("is paused" in reason for reason in vitals.reasons())
+
+
+def test_a_stage_is_not_ready_before_its_group_counts_it_in(drive: Any, broker: MemoryBroker) -> None:
+    stage = drive(lambda *_: ())
+    other = MemoryLog(broker, "flow.transform", "flow.transform", ordinal=1)
+    other.poll(0, 0.0)
+    stage.stage.step()  # the other has to let go of its share before the group is whole
+    assert stage.stage.vitals.reasons() == ("is not in its group: it joins, or Kafka does not answer",)
+    other.poll(0, 0.0)
+    stage.clock.advance(TELL_MS)
+    stage.stage.step()
+    assert stage.stage.vitals.reasons() == ()
 
 
 class OneResult:

@@ -243,8 +243,16 @@ def test_lag_is_what_is_left(world: Any) -> None:
     log = world.log()
     join(log)
     take(log, 4)
-    poll_until(log, lambda _: log.lag().get(0) == 0)
-    assert log.lag() == {0: 0, 1: 0} or log.lag() == {0: 0}
+    poll_until(log, lambda _: log.lag({}).get(0) == 0)
+    assert log.lag({}) in ({0: 0, 1: 0}, {0: 0})
+    assert log.lag({0: 1})[0] == 3
+
+
+def test_it_says_when_the_group_counts_it_in(world: Any) -> None:
+    log = world.log()
+    assert not log.joined()
+    join(log)
+    assert log.joined()
 
 
 # --- transactions of others

@@ -109,7 +109,7 @@ class Handling:
         run = arrival.meta.run
         if run is None or self.spec.knows(run.flow, run.version):
             return False
-        owned.held = f"{run.flow} v{run.version}"
+        owned.held, owned.held_since = f"{run.flow} v{run.version}", arrival.record.timestamp
         self._hold(owned.partition)
         self._logger.error("paused", partition=owned.partition, unknown_version=owned.held)
         return True

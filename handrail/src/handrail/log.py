@@ -152,8 +152,14 @@ class Log(Protocol):
     def renew(self) -> None:
         """A new producer of the same name: whatever was in flight is fenced. Raises Fenced."""
 
-    def lag(self) -> dict[int, int]:
-        """Cached distance to the end per owned inbox partition; never asks the broker."""
+    def joined(self) -> bool:
+        """Whether the group counts us in: not before the first assignment, nor once it has given us up."""
+
+    def lag(self, places: Mapping[int, int]) -> dict[int, int]:
+        """Distance to the end per owned inbox partition, from `places` where it is there, else from the next poll.
+
+        Never asks the broker: of a partition that is not fetched the end stays as it was known.
+        """
 
     def close(self) -> None:
         """Let go of everything; a static member keeps its place in the group."""

@@ -30,13 +30,14 @@ from handrail.pending import REPLAY_POSITION, replay_position
 from handrail.spec import Idle, Spec, Worker
 from handrail.tables import Identity, PartitionTables
 from handrail.telemetry import Telemetry
-from handrail.vitals import Vitals
+from handrail.vitals import STARTING, Vitals
 from handrail.waiting import Waiting
 from handrail.work import Owned, Work, waiting_rows
 
 IDLE_WAIT_S = 0.5
 BUSY_WAIT_S = 0.01
 TELL_MS = 1_000
+_NOT_JOINED = "is not in its group: it joins, or Kafka does not answer"
 BATCH_LIMIT_MS = 20_000  # far below max.poll.interval.ms, however slow the handler is
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 
@@ -78,7 +79,7 @@ class Stage:
         self._narrowed = 0
         self._seeking = False
         self._metrics = metrics
-        self._vitals = Vitals(spec.name)
+        self._vitals = Vitals(spec.name, troubles=(STARTING,))
         self._told = self._behind = 0
         self._handling = Handling(
             spec,
@@ -341,8 +342,10 @@ class Stage:
         if abs(now - self._told) < TELL_MS and self._vitals.partitions == tuple(self._owned):
             return
         self._told = now
-        lag = self._log.lag()
+        held = [owned for owned in self._owned.values() if owned.held is not None]
+        lag = self._log.lag({owned.partition: owned.offset for owned in held})
         behind = max(0, self._behind) if any(lag.values()) else 0
+        behind = max([behind, *(now - owned.held_since for owned in held)])
         waiting = [owned.waiting for owned in self._owned.values()]
         since = min((oldest for each in waiting if (oldest := each.oldest()) is not None), default=now)
         open_since = min((oldest for each in waiting if (oldest := each.oldest_timer()) is not None), default=now)
@@ -350,7 +353,7 @@ class Stage:
             self.spec.name,
             self.phase,
             tuple(self._owned),
-            held={partition: owned.held for partition, owned in self._owned.items() if owned.held is not None},
+            held={owned.partition: str(owned.held) for owned in held},
             lag=lag,
             waiting=sum(map(len, waiting)),
             blocked=sum(each.blocked_keys() for each in waiting),
@@ -361,6 +364,7 @@ class Stage:
             headroom=self.spec.window_ms - behind,
             full=self._worker.room() <= 0,
             counters=dict(self.counters),
+            troubles=() if self._log.joined() else (_NOT_JOINED,),
         )
 
     def _enter(self, phase: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+STARTING = "is starting"
+
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
@@ -37,7 +39,7 @@ class Vitals:
     def reasons(self) -> tuple[str, ...]:
         """Why it is not ready: nothing when it is. A member without partitions stands by, which is ready."""
         if self.phase == "new":
-            return ("is starting",)
+            return (STARTING,)
         found = [f"partition {partition} is paused: flow {what} is not here" for partition, what in self.held.items()]
         if self.phase in ("restore", "rewind"):
             found.append(f"{self.phase}: tables are brought up to date")

@@ -22,7 +22,10 @@ from handrail.waiting import Waiting
 
 @dataclass(slots=True)
 class Owned:
-    """One partition of the inbox that is ours. `held` names the flow version that it waits for."""
+    """One partition of the inbox that is ours.
+
+    `held` names the flow version that it waits for, `held_since` is the time (ms since the epoch) of what it stands before.
+    """
 
     partition: int
     tables: PartitionTables
@@ -30,6 +33,7 @@ class Owned:
     crashes: Crashes
     offset: int = 0
     held: str | None = None
+    held_since: int = 0
     pending: Pending | None = None
 
     def begin(self) -> Pending:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import structlog
@@ -214,12 +214,15 @@ class KafkaLog:
         self._held.add(partition)
         self._consumer.pause([TopicPartition(self._inbox, partition), TopicPartition(self._replay, partition)])
 
-    def lag(self) -> dict[int, int]:
+    def joined(self) -> bool:
+        return _generation(self._consumer.consumer_group_metadata()) >= 0
+
+    def lag(self, places: Mapping[int, int]) -> dict[int, int]:
         lags = {}
         for each in self._consumer.assignment():
             if each.topic == self._inbox:
                 _, high = self._consumer.get_watermark_offsets(each, cached=True)
-                position = self._consumer.position([each])[0].offset
+                position = places.get(each.partition, self._consumer.position([each])[0].offset)
                 if high >= 0 and position >= 0:
                     lags[each.partition] = max(0, high - position)
         return lags

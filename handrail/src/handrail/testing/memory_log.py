@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from handrail.errors import Aborted, ConfigError, Fenced, Moved, Refused, Unrestored
@@ -211,9 +211,12 @@ class MemoryLog:
     def hold(self, partition: int) -> None:
         self._held.add(partition)
 
-    def lag(self) -> dict[int, int]:
+    def joined(self) -> bool:
+        return self._generation != UNKNOWN
+
+    def lag(self, places: Mapping[int, int]) -> dict[int, int]:
         return {
-            partition: self._broker.log((topic, partition)).end - position
+            partition: self._broker.log((topic, partition)).end - places.get(partition, position)
             for (topic, partition), position in self._positions.items()
             if topic == self._inbox
         }
