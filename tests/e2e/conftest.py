@@ -140,6 +140,7 @@ class Company:
         self.traces = traces
         self.sandbox = SandboxControl(f"http://127.0.0.1:{free_port()}")
         self.crashes: list[str] = []
+        self._web = f"127.0.0.1:{free_port()}"
         beside = [traces.process(home / "jaeger")] if isinstance(traces, Jaeger) else []
         services = [*beside, SANDBOX, *SERVICES]
         self.stack = Stack(
@@ -181,6 +182,7 @@ class Company:
             "HANDRAIL_SYSTEMS": str(PROJECT / "systems"),
             "HANDRAIL_TOPICS": str(PROJECT / "deploy" / "kafka" / "topics.yaml"),
             "HANDRAIL_LEDGER": str(self.home / "ledger.sqlite"),
+            "HANDRAIL_WEB": self._web,
             "HANDRAIL_SANDBOX_PORT": self.sandbox.url.rpartition(":")[2],
             "HANDRAIL_SANDBOX_DB": str(self.home / "sandbox.sqlite"),
             "HANDRAIL_SANDBOX_URL": self.sandbox.url,

@@ -65,6 +65,7 @@ def demo(
         recipe=Recipe(seed=seed),
         patch=break_,
         jaeger=_jaeger(screen) if keep else None,
+        page=keep,
     )
     try:
         accounts = _run(plan, screen, keep)
@@ -76,7 +77,7 @@ def demo(
 
 def _run(plan: Plan, screen: Screen, keep: bool) -> Accounts:
     one = Demo(plan, os.environ, screen)
-    screen.say(f"starting Kafka, the sandbox and six services{f', broken by {plan.patch}' if plan.patch else ''}")
+    screen.say(f"starting Kafka, the sandbox and the services{f', broken by {plan.patch}' if plan.patch else ''}")
     with one.stack() as stack:
         accounts = one.run(stack)
         for wrong in accounts.wrong[:_SHOWN]:
