@@ -152,7 +152,7 @@ class Company:
             on_log=self._listen,
         )
         self.contracts = Contracts.load(PROJECT / "contracts")
-        self.onlooker: Onlooker
+        self._onlooker: Onlooker | None = None
         self._numbers = itertools.count(1)
         self._partitions = 0
 
@@ -161,15 +161,24 @@ class Company:
         assert isinstance(self.traces, Collector)
         return self.traces
 
+    @property
+    def onlooker(self) -> Onlooker:
+        assert self._onlooker is not None, "the deployment has not started"
+        return self._onlooker
+
     def start(self) -> None:
         self.stack.start()
         assert self.sandbox.ready()
         self._partitions = require_topic(self.stack.bootstrap, SOURCE)
-        self.onlooker = Onlooker(self.stack.bootstrap)
+        self._onlooker = Onlooker(self.stack.bootstrap)
 
     def stop(self) -> None:
-        self.onlooker.close()
-        self.stack.stop()
+        """Also one that has not started, or not wholly: nothing of it is left."""
+        try:
+            if self._onlooker is not None:
+                self._onlooker.close()
+        finally:
+            self.stack.stop()
 
     def _listen(self, service: str, line: str) -> None:
         if any(f'"event": "{event}"' in line for event in CRASHES):
@@ -199,7 +208,7 @@ class Company:
         order = {
             "order_id": f"E{next(self._numbers):05d}",
             "revision": 1,
-            "customer_id": "c-815",
+            "customer_id": "cust-815",  # by no chance part of an id
             "customer_name": "Augusta Ada Byron",
             "segment": "BUILDING",
             "account_balance_minor": 100_000,
