@@ -14,7 +14,7 @@ import structlog
 from handrail.admission import Arrival, arrive, arrive_delayed, decode, identified, passes
 from handrail.contracts import Contracts
 from handrail.crashes import LIMIT
-from handrail.endings import Endings
+from handrail.endings import Endings, told
 from handrail.errors import HandrailError
 from handrail.identity import coordinates, output_id
 from handrail.log import Fault, Outgoing, Record
@@ -22,7 +22,7 @@ from handrail.logs import InHand
 from handrail.message import Due, Finished, GiveUp, Message, Output, Relay
 from handrail.pending import Pending, View
 from handrail.pending import timer_of as read_timer
-from handrail.recovery import ErrorClass, FailureInfo, classify
+from handrail.recovery import ErrorClass, FailureInfo, classify, frames
 from handrail.spec import Spec
 from handrail.telemetry import Telemetry
 from handrail.traceparent import trace_id
@@ -250,7 +250,8 @@ class Handling:
             if info.error_class is ErrorClass.CRITICAL:
                 raise
             work.counts["inner_failures"] += 1
-            self._logger.error("handler failed", given=type(given).__name__, key=given.key, stack=info.stack)
+            kind = type(given).__name__
+            self._logger.error("handler failed", given=kind, key=given.key, frames=frames(error), **told(info))
             return False
         self._keep(work, owned, view)
         return True
