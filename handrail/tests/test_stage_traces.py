@@ -281,3 +281,24 @@ def test_a_timer_whose_handler_fails_is_logged_with_where_and_not_with_what_was_
     assert "in handler" in line["frames"]
     assert "ValueError" in line["frames"]
     assert "Ada" not in str(line)
+
+
+@pytest.mark.parametrize("headers", [(), (("traceparent", b"nonsense"),)])
+def test_a_line_about_an_event_without_a_context_says_the_trace_of_its_letter(
+    world: World, logged: list[Any], headers: tuple[tuple[str, bytes], ...]
+) -> None:
+    stage = world.stage(copy, public=True)
+    world.broker.publish("flow.transform", "7", b"\1garbage", headers)
+    stage.drain()
+    (line,) = [line for line in logged if line["event"] == "dead letter"]
+    assert line["trace"] == trace_id(world.contexts("dead-letters")[0])
+
+
+def test_a_line_about_a_verdict_says_the_run_s_trace_and_not_that_of_the_person_s_order(
+    world: World, logged: list[Any]
+) -> None:
+    stage = world.stage(Fails(1, "business"), continues=lambda _message, _view: SAMPLED)
+    stage.send(TYPE, "7", VALUE, id="a", run=RUN, traceparent=ORDERS_OWN)
+    stage.drain()
+    (line,) = [line for line in logged if line["event"] == "dead letter"]
+    assert line["trace"] == trace_id(SAMPLED)

@@ -18,7 +18,7 @@ from handrail.endings import Endings, told
 from handrail.errors import HandrailError
 from handrail.identity import coordinates, output_id
 from handrail.log import Fault, Outgoing, Record
-from handrail.logs import InHand
+from handrail.logs import InHand, know_in_hand
 from handrail.message import Due, Finished, GiveUp, Message, Output, Relay
 from handrail.pending import Pending, View
 from handrail.pending import timer_of as read_timer
@@ -177,7 +177,10 @@ class Handling:
         self._span(work, arrival, message, lineage, started, gave_up.error_class if gave_up else None)
 
     def _lineage(self, arrival: Arrival, parent: str | None, link: str | None = None) -> Lineage:
-        """The place in the trace below this parent. Attempts after the first, and replays, follow a failure."""
+        """The place in the trace below this parent, which is what is logged from here on.
+
+        Attempts after the first, and replays, follow a failure.
+        """
         run, replay = arrival.meta.run, arrival.replay
         context = self._telemetry.child(
             parent,
@@ -185,6 +188,7 @@ class Handling:
             entry=self.spec.public,
             keep=arrival.first_failed_at is not None or replay is not None,
         )
+        know_in_hand(arrival.event, run.id if run else None, context)
         return Lineage(context, parent, link or (replay.order if replay else None))
 
     def _continued(self, arrival: Arrival, message: Message, view: View, lineage: Lineage) -> Lineage:

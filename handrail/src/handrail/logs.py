@@ -33,6 +33,13 @@ class InHand:
 _IN_HAND: ContextVar[InHand | None] = ContextVar("handrail_in_hand", default=None)
 
 
+def know_in_hand(event_id: str, run: str | None, traceparent: str | None) -> None:
+    """Say it of what is in hand from here on: its place in the trace is known only some way in, once it is looked at."""
+    one = _IN_HAND.get()
+    if one is not None:
+        one.event_id, one.run, one.traceparent = event_id, run, traceparent
+
+
 def say_in_hand(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """A processor of structlog: adds `event_id`, `run` and `trace` of what is in hand; what the line says itself wins."""
     one = _IN_HAND.get()
