@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from handrail.local.go import BUILD_S
 from handrail.local.jaeger import Jaeger as LocalJaeger
 from handrail_console.jaeger import Jaeger
 from handrail_console.tracetree import Tree, tree
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1_800)]  # it may have to be built from its Go module
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(BUILD_S + 600)]  # it may have to be built from its Go module
 Company = Any
 Edge = tuple[str, str]
 OVER_THE_LIMIT = 34_000_001
