@@ -13,7 +13,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -394,7 +394,8 @@ def company_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Abstra
 def jaeger() -> Jaeger:
     """A real Jaeger, to be run on ports of its own. Where it has to be built from its Go module, that takes minutes."""
     try:
-        return Jaeger.find(os.environ, Ports(free_port(), free_port(), free_port()), lambda text: print(text))  # noqa: T201
+        found = Jaeger.find(os.environ, Ports(0, 0, 0), lambda text: print(text))  # noqa: T201
+        return replace(found, ports=Ports(free_port(), free_port(), free_port()))  # only now: building takes minutes
     except ConfigError as error:
         pytest.skip(f"no Jaeger: {error}")
 

@@ -60,7 +60,7 @@ class Member:
     def start(self) -> int:
         """Start the process; returns the descriptor of its output, which is non-blocking."""
         restarts_so_far = self._state.restarts + (1 if self._state.since else 0)
-        self._prepare()
+        self.clear_away()
         self._choose_places()
         places = {"HANDRAIL_HTTP": self._http, "HANDRAIL_WEB": self._web}
         env = {**self._env, **{name: place for name, place in places.items() if place}}
@@ -92,8 +92,8 @@ class Member:
         if self.service.web:
             self._web = self._asked_web or _place(self._web, WEB_PORT)
 
-    def _prepare(self) -> None:
-        """Clear away what an earlier one has left; that there is nothing is no trouble."""
+    def clear_away(self) -> None:
+        """What one that was killed has left; that there is nothing is no trouble."""
         if isinstance(self.service, Program) and self.service.before:
             with suppress(OSError, subprocess.TimeoutExpired):
                 subprocess.run(self.service.before, capture_output=True, timeout=_BEFORE_S, check=False)
