@@ -93,7 +93,9 @@ def _run(plan: Plan, screen: Screen, keep: bool) -> Accounts:
 def _jaeger(screen: Screen, home: Path) -> Jaeger | None:
     """To look at traces afterwards, where one is there already: a demo does not build for minutes."""
     if not Jaeger.is_here(os.environ, screen.say):
-        screen.say("without traces: Docker gives no Jaeger, and none was built yet (handrail up --jaeger builds one, once)")
+        screen.say(
+            "without traces: Docker gives no Jaeger, and none was built yet (handrail up --jaeger builds one, once)"
+        )
         return None
     Jaeger.clear_away(os.environ, home / "jaeger")
     return Jaeger.find(os.environ, Ports.choose(None), screen.say)
