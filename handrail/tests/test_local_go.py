@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from handrail.errors import HandrailError
 from handrail.local import go
@@ -107,3 +112,35 @@ def test_a_cache_that_can_t_be_written_is_told(env: dict[str, str]) -> None:
     Path(env["XDG_CACHE_HOME"]).write_text("a file")
     with pytest.raises(HandrailError, match="can't be built into"):
         PROGRAM.get(env, lambda _: None)
+
+
+def test_what_a_killed_build_has_left_is_cleared_away_by_the_next(env: dict[str, str]) -> None:
+    put(env, "go", BUILDS)
+    folder = PROGRAM.cached(env).parent
+    (folder / ".new-of-yesterday" / "below").mkdir(parents=True)
+    PROGRAM.get(env, lambda _: None)
+    assert sorted(file.name for file in folder.iterdir()) == ["lock", "viewer"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ties processes so on Linux alone")
+def test_a_build_ends_with_the_process_that_asked_for_it_however_that_ends(env: dict[str, str]) -> None:
+    put(env, "go", '#!/bin/sh\necho $$ > "$TMPDIR/pid"\nexec sleep 600\n')
+    program = (
+        "import os; from handrail.local.go import GoProgram; GoProgram('viewer', 'm', 'v1', 'p').get(os.environ, id)"
+    )
+    asking = subprocess.Popen([sys.executable, "-c", program], env=env)
+    try:
+        said = Path(env["TMPDIR"]) / "pid"
+        assert until(lambda: said.exists() and said.read_text().endswith("\n"))
+    finally:
+        asking.terminate()
+        asking.wait(10)
+    go_pid = int(said.read_text())
+    assert until(lambda: not psutil.pid_exists(go_pid) or psutil.Process(go_pid).status() == psutil.STATUS_ZOMBIE)
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds()

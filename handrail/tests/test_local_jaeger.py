@@ -57,6 +57,44 @@ def test_where_docker_answers_the_image_is_run(bare: dict[str, str], tmp_path: P
     assert list(process.before) == ["docker", "rm", "-f", process.command[4]], "what a kill -9 has left goes first"
 
 
+WITHOUT_THE_IMAGE = """#!/bin/sh
+echo "$*" >> "$0.asked"
+case "$1" in image) exit 1 ;; pull) exit {code} ;; esac
+"""
+
+
+def asked_of_docker(env: dict[str, str]) -> list[str]:
+    return (Path(env["PATH"]) / "docker.asked").read_text().splitlines()
+
+
+def test_an_image_that_is_not_here_is_fetched_before_anything_is_started(bare: dict[str, str]) -> None:
+    put(bare, "docker", WITHOUT_THE_IMAGE.format(code=0))
+    said: list[str] = []
+    assert Jaeger.find(bare, PORTS, said.append).program is None
+    assert asked_of_docker(bare)[-1] == f"pull -q {jaeger.IMAGE}"
+    assert said == [f"fetching {jaeger.IMAGE}, this one time"]
+
+
+def test_where_the_image_can_t_be_fetched_the_program_is_run(bare: dict[str, str]) -> None:
+    put(bare, "docker", WITHOUT_THE_IMAGE.format(code=1))
+    with pytest.raises(ConfigError, match="Docker can't fetch its image, and there is no jaeger"):
+        Jaeger.find(bare, PORTS, lambda _: None)
+    assert not Jaeger.is_here(bare, lambda _: None)
+    program = put(bare, "jaeger", "")
+    assert Jaeger.find(bare, PORTS, lambda _: None).program == program
+    assert Jaeger.is_here(bare, pytest.fail)
+
+
+def test_what_a_killed_stack_has_left_is_cleared_away_by_the_name_that_it_has(
+    bare: dict[str, str], tmp_path: Path
+) -> None:
+    Jaeger.clear_away(bare, tmp_path)  # without Docker there is nothing
+    put(bare, "docker", DOCKER.format(code=0))
+    Jaeger.clear_away(bare, tmp_path)
+    name = Jaeger(PORTS, None).process(tmp_path).command[4]
+    assert asked_of_docker(bare) == [f"rm -f {name}"]
+
+
 def test_where_docker_does_not_answer_the_program_of_the_path_is_run(bare: dict[str, str], tmp_path: Path) -> None:
     put(bare, "docker", DOCKER.format(code=1))
     program = put(bare, "jaeger", "")

@@ -9,7 +9,9 @@ import pytest
 import typer
 from handrail.cli.up import status
 from handrail.errors import ConfigError, StateError
-from handrail.local.member import WEB_PORT, Member
+from handrail.local import member
+from handrail.local.member import Member
+from handrail.local.ports import LOOPBACK, free_port
 from handrail.local.services import SERVICES, Service, choose
 from handrail.local.state import RUNNING, UP, WAITING, AlreadyRunning, ProcessState, StackFolder, StackState
 from typer.testing import CliRunner
@@ -93,14 +95,34 @@ def test_status_says_where_the_page_is(tmp_path: Path, monkeypatch: pytest.Monke
     assert "Kafka does not answer at 127.0.0.1:1" in said
 
 
-def test_the_page_is_at_its_place_unless_that_is_taken_or_another_is_named() -> None:
-    page = Service("page", "handrail_console.web", web=True)
-    assert Member(page, {"HANDRAIL_WEB": "0.0.0.0:8080"}).web == "0.0.0.0:8080"
-    assert Member(Service("ingest", "handrail_ingest"), {}).web is None
+def told_place(one: Member) -> str | None:
+    """Where the process that is started now was told to show its page; the state must say the same."""
+    one.start()
+    assert one.child is not None
+    one.child.wait(60)
+    web = one.state.web
+    said = [line for line in one.see_end() if "supervisor" not in line]
+    assert said == [str(web)]
+    return web
+
+
+def test_the_page_s_place_is_chosen_at_each_start_so_that_nobody_has_it_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "says_its_place.py").write_text("import os; print(os.environ.get('HANDRAIL_WEB'))")
+    env = {name: value for name, value in os.environ.items() if name != "HANDRAIL_WEB"} | {"PYTHONPATH": str(tmp_path)}
+    page = Service("page", "says_its_place", web=True)
+    assert told_place(Member(page, env | {"HANDRAIL_WEB": "0.0.0.0:8080"})) == "0.0.0.0:8080"
+    assert told_place(Member(Service("ingest", "says_its_place"), env)) is None
+    monkeypatch.setattr(member, "WEB_PORT", free_port())
+    one = Member(page, env)
     with socket.socket() as other:
-        try:
-            other.bind(("127.0.0.1", WEB_PORT))
-        except OSError:
-            pytest.skip(f"port {WEB_PORT} is taken by somebody else")
+        other.bind((LOOPBACK, member.WEB_PORT))
         other.listen()
-        assert Member(page, {}).web != f"127.0.0.1:{WEB_PORT}"
+        first = told_place(one)
+        assert first != f"{LOOPBACK}:{member.WEB_PORT}", "taken since the stack was made"
+    assert told_place(one) == first, "it stays where people know it to be"
+    with socket.socket() as other:
+        other.bind((LOOPBACK, int(str(first).rpartition(":")[2])))
+        other.listen()
+        assert told_place(one) != first, "unless somebody else is there by now"

@@ -10,7 +10,8 @@ import pytest
 import structlog
 from handrail.contracts import Contracts
 from handrail.errors import Failure
-from handrail.message import GiveUp, Message, Output, Run
+from handrail.message import Due, Finished, GiveUp, Message, Output, Run
+from handrail.pending import View
 from handrail.spec import Spec
 from handrail.testing.driver import StageDriver
 from handrail.testing.memory import MemoryBroker
@@ -259,3 +260,45 @@ def test_what_a_handler_logs_says_which_message_it_is_about(world: World, logged
     assert (told["odd"]["trace"], told["odd"]["run"]) == (trace_id(SAMPLED), "its own word")
     assert "trace" not in told["nothing in hand"]
     assert "run" not in told["nothing in hand"]
+
+
+def test_a_timer_whose_handler_fails_is_logged_with_where_and_not_with_what_was_said(
+    world: World, logged: list[Any]
+) -> None:
+    said = "no such customer: Ada"
+
+    def handler(given: Message | Due | Finished, view: View) -> Iterable[Output]:
+        if isinstance(given, Message):
+            view.set_timer("remind", given.key, 1)
+            return []
+        raise Failure("business", said) from ValueError(said)
+
+    stage = world.stage(handler)
+    stage.send(TYPE, "7", VALUE, id="a", run=RUN, traceparent=SAMPLED)
+    stage.drain()
+    (line,) = [line for line in logged if line["event"] == "handler failed"]
+    assert (line["failure_class"], line["error"]) == ("business", "handrail.errors.Failure")
+    assert "in handler" in line["frames"]
+    assert "ValueError" in line["frames"]
+    assert "Ada" not in str(line)
+
+
+@pytest.mark.parametrize("headers", [(), (("traceparent", b"nonsense"),)])
+def test_a_line_about_an_event_without_a_context_says_the_trace_of_its_letter(
+    world: World, logged: list[Any], headers: tuple[tuple[str, bytes], ...]
+) -> None:
+    stage = world.stage(copy, public=True)
+    world.broker.publish("flow.transform", "7", b"\1garbage", headers)
+    stage.drain()
+    (line,) = [line for line in logged if line["event"] == "dead letter"]
+    assert line["trace"] == trace_id(world.contexts("dead-letters")[0])
+
+
+def test_a_line_about_a_verdict_says_the_run_s_trace_and_not_that_of_the_person_s_order(
+    world: World, logged: list[Any]
+) -> None:
+    stage = world.stage(Fails(1, "business"), continues=lambda _message, _view: SAMPLED)
+    stage.send(TYPE, "7", VALUE, id="a", run=RUN, traceparent=ORDERS_OWN)
+    stage.drain()
+    (line,) = [line for line in logged if line["event"] == "dead letter"]
+    assert line["trace"] == trace_id(SAMPLED)

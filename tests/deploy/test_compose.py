@@ -220,6 +220,7 @@ def test_people_reach_the_pages_from_this_machine_alone() -> None:
     assert page.hosts is not None
     assert "127.0.0.1" in page.hosts
     assert page.jaeger == f"http://127.0.0.1:{JAEGER_PAGE}"
+    assert Settings.from_env(env("console")).jaeger_link == page.jaeger, "handrail trace prints what a browser can open"
     assert published("jaeger") == {JAEGER_PAGE}
     assert published("prometheus") == {PROMETHEUS}
     assert published("grafana") == {GRAFANA}

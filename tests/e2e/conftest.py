@@ -13,7 +13,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,7 @@ class Company:
         self.traces = traces
         self.sandbox = SandboxControl(f"http://127.0.0.1:{free_port()}")
         self.crashes: list[str] = []
+        self._web = f"127.0.0.1:{free_port()}"
         beside = [traces.process(home / "jaeger")] if isinstance(traces, Jaeger) else []
         services = [*beside, SANDBOX, *SERVICES]
         self.stack = Stack(
@@ -151,7 +152,7 @@ class Company:
             on_log=self._listen,
         )
         self.contracts = Contracts.load(PROJECT / "contracts")
-        self.onlooker: Onlooker
+        self._onlooker: Onlooker | None = None
         self._numbers = itertools.count(1)
         self._partitions = 0
 
@@ -160,15 +161,24 @@ class Company:
         assert isinstance(self.traces, Collector)
         return self.traces
 
+    @property
+    def onlooker(self) -> Onlooker:
+        assert self._onlooker is not None, "the deployment has not started"
+        return self._onlooker
+
     def start(self) -> None:
         self.stack.start()
         assert self.sandbox.ready()
         self._partitions = require_topic(self.stack.bootstrap, SOURCE)
-        self.onlooker = Onlooker(self.stack.bootstrap)
+        self._onlooker = Onlooker(self.stack.bootstrap)
 
     def stop(self) -> None:
-        self.onlooker.close()
-        self.stack.stop()
+        """Also one that has not started, or not wholly: nothing of it is left."""
+        try:
+            if self._onlooker is not None:
+                self._onlooker.close()
+        finally:
+            self.stack.stop()
 
     def _listen(self, service: str, line: str) -> None:
         if any(f'"event": "{event}"' in line for event in CRASHES):
@@ -181,6 +191,7 @@ class Company:
             "HANDRAIL_SYSTEMS": str(PROJECT / "systems"),
             "HANDRAIL_TOPICS": str(PROJECT / "deploy" / "kafka" / "topics.yaml"),
             "HANDRAIL_LEDGER": str(self.home / "ledger.sqlite"),
+            "HANDRAIL_WEB": self._web,
             "HANDRAIL_SANDBOX_PORT": self.sandbox.url.rpartition(":")[2],
             "HANDRAIL_SANDBOX_DB": str(self.home / "sandbox.sqlite"),
             "HANDRAIL_SANDBOX_URL": self.sandbox.url,
@@ -197,7 +208,7 @@ class Company:
         order = {
             "order_id": f"E{next(self._numbers):05d}",
             "revision": 1,
-            "customer_id": "c-815",
+            "customer_id": "cust-815",  # by no chance part of an id
             "customer_name": "Augusta Ada Byron",
             "segment": "BUILDING",
             "account_balance_minor": 100_000,
@@ -383,7 +394,8 @@ def company_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Abstra
 def jaeger() -> Jaeger:
     """A real Jaeger, to be run on ports of its own. Where it has to be built from its Go module, that takes minutes."""
     try:
-        return Jaeger.find(os.environ, Ports(free_port(), free_port(), free_port()), lambda text: print(text))  # noqa: T201
+        found = Jaeger.find(os.environ, Ports(0, 0, 0), lambda text: print(text))  # noqa: T201
+        return replace(found, ports=Ports(free_port(), free_port(), free_port()))  # only now: building takes minutes
     except ConfigError as error:
         pytest.skip(f"no Jaeger: {error}")
 

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from handrail.local.asking import ask_all
+from handrail.local.go import BUILD_S
 from handrail.local.jaeger import Jaeger as LocalJaeger
 from handrail_console.jaeger import Jaeger
 from handrail_console.tracetree import Tree, tree
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1_800)]  # it may have to be built from its Go module
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(BUILD_S + 600)]  # it may have to be built from its Go module
 Company = Any
 Edge = tuple[str, str]
 OVER_THE_LIMIT = 34_000_001
@@ -50,6 +52,10 @@ SERVICES = {f"handrail-{name}" for name in ("ingest", "transform", "decision", "
 def eyes(jaeger: LocalJaeger, company_of: Callable[..., Company]) -> Iterator[Company]:
     """A deployment whose services send their spans to Jaeger."""
     with company_of(jaeger) as company:
+        deadline = time.monotonic() + 60  # a container takes its time
+        while not ask_all([company.process("jaeger")]).get("jaeger", "").startswith("answers"):
+            assert time.monotonic() < deadline, "Jaeger does not answer"
+            threading.Event().wait(0.2)
         yield company
 
 

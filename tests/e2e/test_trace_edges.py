@@ -206,6 +206,7 @@ def test_billing_received_the_context_of_the_call_that_reached_it(company: Compa
         calls = company.calls(told[name].order)
         ours = {f"00-{span.trace}-{span.id}-01" for span in told[name].spans if span.service == "action"}
         received = [call["traceparent"] for call in calls]
+        assert received, name
         assert set(received) <= ours, name
         assert len(received) == len(set(received)), name
 

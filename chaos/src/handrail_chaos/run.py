@@ -73,7 +73,7 @@ class Run:
     def run(self) -> Report:
         """All of it. Raises HandrailError when it can't go on."""
         began = time.monotonic()
-        self._screen.say(f"starting Kafka ({self._asked.brokers}), Toxiproxy, the sandbox and six services")
+        self._screen.say(f"starting Kafka ({self._asked.brokers}), Toxiproxy, the sandbox and the services")
         self._world = World(self._asked, self._lives)
         try:
             if self._world.toxiproxy is None:

@@ -64,7 +64,8 @@ def demo(
         orders=orders,
         recipe=Recipe(seed=seed),
         patch=break_,
-        jaeger=_jaeger(screen) if keep else None,
+        jaeger=_jaeger(screen, home.absolute()) if keep else None,
+        page=keep,
     )
     try:
         accounts = _run(plan, screen, keep)
@@ -76,7 +77,7 @@ def demo(
 
 def _run(plan: Plan, screen: Screen, keep: bool) -> Accounts:
     one = Demo(plan, os.environ, screen)
-    screen.say(f"starting Kafka, the sandbox and six services{f', broken by {plan.patch}' if plan.patch else ''}")
+    screen.say(f"starting Kafka, the sandbox and the services{f', broken by {plan.patch}' if plan.patch else ''}")
     with one.stack() as stack:
         accounts = one.run(stack)
         for wrong in accounts.wrong[:_SHOWN]:
@@ -89,11 +90,14 @@ def _run(plan: Plan, screen: Screen, keep: bool) -> Accounts:
     return accounts
 
 
-def _jaeger(screen: Screen) -> Jaeger | None:
+def _jaeger(screen: Screen, home: Path) -> Jaeger | None:
     """To look at traces afterwards, where one is there already: a demo does not build for minutes."""
-    if not Jaeger.is_here(os.environ):
-        screen.say("without traces: no Docker, and no Jaeger was built yet (handrail up --jaeger builds one, once)")
+    if not Jaeger.is_here(os.environ, screen.say):
+        screen.say(
+            "without traces: Docker gives no Jaeger, and none was built yet (handrail up --jaeger builds one, once)"
+        )
         return None
+    Jaeger.clear_away(os.environ, home / "jaeger")
     return Jaeger.find(os.environ, Ports.choose(None), screen.say)
 
 

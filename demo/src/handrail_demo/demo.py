@@ -58,7 +58,10 @@ FAULTS: Sequence[Mapping[str, Any]] = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. `patch` names a deliberately broken build; to a `jaeger` every service sends its spans."""
+    """What to run. `patch` names a deliberately broken build; to a `jaeger` every service sends its spans.
+
+    The `page` is for somebody who looks around afterwards; without it two demos at once have no port in common.
+    """
 
     project: Path
     home: Path
@@ -68,6 +71,7 @@ class Plan:
     recipe: Recipe = field(default_factory=Recipe)
     patch: str | None = None
     jaeger: Jaeger | None = None
+    page: bool = False
 
     def env(self) -> dict[str, str]:
         """The environment of every process of the demo."""
@@ -100,15 +104,16 @@ class Demo:
             _remove(plan.home / name)
 
     def stack(self) -> Stack:
-        """The stack to run it on: the six services and the sandbox, from a broken build if one was asked for."""
+        """The stack to run it on: the services and the sandbox, from a broken build if one was asked for."""
         path: list[Path] = []
         if self._plan.patch:
             path = broken_copy(self._plan.patch, self._plan.project, self._plan.home / "broken" / self._plan.patch)
         jaeger = self._plan.jaeger
         beside = [jaeger.process(self._plan.home / "jaeger")] if jaeger is not None else []
         env = self._plan.env() | (jaeger.settings() if jaeger is not None else {})
+        services = [one for one in SERVICES if self._plan.page or not one.web]
         return Stack(
-            self._plan.home, self._plan.port, services=[*beside, SANDBOX, *SERVICES], env=env, python_path=path
+            self._plan.home, self._plan.port, services=[*beside, SANDBOX, *services], env=env, python_path=path
         )
 
     def run(self, stack: Stack) -> Accounts:

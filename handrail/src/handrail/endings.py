@@ -56,7 +56,7 @@ class Endings:
             case Retry(due_at=due_at, counted=is_counted) if work.outbox.can_keep(arrival):
                 attempt = counted if is_counted else arrival.attempt
                 self.delay(work, owned, arrival, due_at=due_at, info=info, attempt=attempt)
-                self._logger.info("will be tried again", attempt=attempt + 1, due_at=due_at, **_told(info))
+                self._logger.info("will be tried again", attempt=attempt + 1, due_at=due_at, **told(info))
             case Retry() | DeadLetter():
                 self._letter(work, owned, arrival, message, info, counted, first, step=None, context=context)
             case Discard(reason=reason):
@@ -127,12 +127,12 @@ class Endings:
             step=step,
             context=context,
         )
-        self._logger.warning("dead letter", letter=letter, generation=generation, attempts=attempts, **_told(info))
+        self._logger.warning("dead letter", letter=letter, generation=generation, attempts=attempts, **told(info))
         self._close(pending, owned, arrival)
         pending.set_pin(arrival.digest, dead(generation))
         work.counts["dead_letters"] += 1
 
 
-def _told(info: FailureInfo) -> dict[str, str | None]:
+def told(info: FailureInfo) -> dict[str, str | None]:
     """What a log may say of a failure: never its message, which may hold personal data."""
     return {"failure_class": str(info.error_class), "error": info.exception_type}

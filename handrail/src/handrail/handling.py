@@ -14,15 +14,15 @@ import structlog
 from handrail.admission import Arrival, arrive, arrive_delayed, decode, identified, passes
 from handrail.contracts import Contracts
 from handrail.crashes import LIMIT
-from handrail.endings import Endings
+from handrail.endings import Endings, told
 from handrail.errors import HandrailError
 from handrail.identity import coordinates, output_id
 from handrail.log import Fault, Outgoing, Record
-from handrail.logs import InHand
+from handrail.logs import InHand, know_in_hand
 from handrail.message import Due, Finished, GiveUp, Message, Output, Relay
 from handrail.pending import Pending, View
 from handrail.pending import timer_of as read_timer
-from handrail.recovery import ErrorClass, FailureInfo, classify
+from handrail.recovery import ErrorClass, FailureInfo, classify, frames
 from handrail.spec import Spec
 from handrail.telemetry import Telemetry
 from handrail.traceparent import trace_id
@@ -177,7 +177,10 @@ class Handling:
         self._span(work, arrival, message, lineage, started, gave_up.error_class if gave_up else None)
 
     def _lineage(self, arrival: Arrival, parent: str | None, link: str | None = None) -> Lineage:
-        """The place in the trace below this parent. Attempts after the first, and replays, follow a failure."""
+        """The place in the trace below this parent, which is what is logged from here on.
+
+        Attempts after the first, and replays, follow a failure.
+        """
         run, replay = arrival.meta.run, arrival.replay
         context = self._telemetry.child(
             parent,
@@ -185,6 +188,7 @@ class Handling:
             entry=self.spec.public,
             keep=arrival.first_failed_at is not None or replay is not None,
         )
+        know_in_hand(arrival.event, run.id if run else None, context)
         return Lineage(context, parent, link or (replay.order if replay else None))
 
     def _continued(self, arrival: Arrival, message: Message, view: View, lineage: Lineage) -> Lineage:
@@ -250,7 +254,8 @@ class Handling:
             if info.error_class is ErrorClass.CRITICAL:
                 raise
             work.counts["inner_failures"] += 1
-            self._logger.error("handler failed", given=type(given).__name__, key=given.key, stack=info.stack)
+            kind = type(given).__name__
+            self._logger.error("handler failed", given=kind, key=given.key, frames=frames(error), **told(info))
             return False
         self._keep(work, owned, view)
         return True

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from types import TracebackType
 
 import structlog
 
 from handrail.traceparent import trace_id
+
+REPEATED_S = 60.0
+"""A library that says the same again and again, of a collector that is away say, is heard once in this time."""
 
 
 class InHand:
@@ -31,6 +36,13 @@ class InHand:
 
 
 _IN_HAND: ContextVar[InHand | None] = ContextVar("handrail_in_hand", default=None)
+
+
+def know_in_hand(event_id: str, run: str | None, traceparent: str | None) -> None:
+    """Say it of what is in hand from here on: its place in the trace is known only some way in, once it is looked at."""
+    one = _IN_HAND.get()
+    if one is not None:
+        one.event_id, one.run, one.traceparent = event_id, run, traceparent
 
 
 def say_in_hand(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -64,3 +76,53 @@ def configure(service: str, level: int = logging.INFO) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)
+    hear_libraries()
+
+
+def hear_libraries() -> logging.Handler:
+    """Warnings of libraries, which use the standard library's logging, as JSON lines like ours; with the logger's name.
+
+    Handlers of others (pytest's) stay as they are. Called again, it replaces the handler of before, and returns the new.
+    """
+    root = logging.getLogger()
+    for one in [one for one in root.handlers if isinstance(one, _Lines)]:
+        root.removeHandler(one)
+    handler = _Lines(logging.WARNING)
+    handler.addFilter(Seldom())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *said()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    root.addHandler(handler)
+    return handler
+
+
+class _Lines(logging.Handler):
+    """Each record as one line, in one write: other threads write there, too. To what is standard output at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stdout.write(self.format(record) + "\n")
+            sys.stdout.flush()
+        except Exception:  # as every handler of the standard library has it: logging must not break what logs
+            self.handleError(record)
+
+
+class Seldom:
+    """A filter: what one line of code has logged passes once in `REPEATED_S`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        where, now = (record.pathname, record.lineno), self._clock()
+        if now < self._next.get(where, now):
+            return False
+        self._next[where] = now + REPEATED_S
+        return True

@@ -21,7 +21,8 @@ DEFAULT_PHASE_LIMIT_S = (
 class Settings:
     """Folders and addresses of one deployment.
 
-    `ledger` is a file's absolute path or a database's URL; `jaeger` the URL of its page and API.
+    `ledger` is a file's absolute path or a database's URL; `jaeger` the URL of Jaeger's API and page, `jaeger_link` that of
+    its page as people's browsers reach it.
     """
 
     home: Path
@@ -35,11 +36,12 @@ class Settings:
     phase_limit_s: float
     http: str | None
     jaeger: str
+    jaeger_link: str
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Read `HANDRAIL_HOME`, `_BOOTSTRAP`, `_CONTRACTS`, `_FLOWS`, `_SYSTEMS`, `_TOPICS`, `_LEDGER`, `_ORDINAL`,
-        `_PHASE_LIMIT_S`, `_HTTP`, `_JAEGER`.
+        `_PHASE_LIMIT_S`, `_HTTP`, `_JAEGER`, `_JAEGER_LINK`.
 
         Folders that are not given are those of the project in the current folder. Kafka and Jaeger are, unless they are
         given, those of the stack which runs there. The watchdog ends a process whose stage stays in one phase (one
@@ -47,6 +49,7 @@ class Settings:
         where it is given. Raises ConfigError for what is no number.
         """
         home = Path(env.get("HANDRAIL_HOME", ".handrail")).absolute()
+        jaeger = (env.get("HANDRAIL_JAEGER") or _page(home) or f"http://127.0.0.1:{JAEGER_PORT}").rstrip("/")
         return cls(
             home=home,
             bootstrap=env.get("HANDRAIL_BOOTSTRAP") or _running(home) or f"127.0.0.1:{DEFAULT_PORT}",
@@ -58,7 +61,8 @@ class Settings:
             ordinal=int(_number(env, "HANDRAIL_ORDINAL", 0)),
             phase_limit_s=_number(env, "HANDRAIL_PHASE_LIMIT_S", DEFAULT_PHASE_LIMIT_S),
             http=env.get("HANDRAIL_HTTP") or None,
-            jaeger=(env.get("HANDRAIL_JAEGER") or _page(home) or f"http://127.0.0.1:{JAEGER_PORT}").rstrip("/"),
+            jaeger=jaeger,
+            jaeger_link=(env.get("HANDRAIL_JAEGER_LINK") or jaeger).rstrip("/"),
         )
 
 

@@ -6,6 +6,7 @@ import http.client
 import re
 import socket
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -16,7 +17,9 @@ import pytest
 from handrail.contracts import Contracts
 from handrail.errors import ConfigError
 from handrail.settings import Settings
+from handrail_console.database import TookTooLong
 from handrail_console.ledger import Ledger
+from handrail_console.web import looks
 from handrail_console.web.bootstrap import application
 from handrail_console.web.guard import host_of
 from handrail_console.web.kept import Kept
@@ -182,6 +185,7 @@ def test_a_run_tells_its_story_and_links_its_trace(told: Ledger, serve: Callable
     )
     assert "Stopped as failed after 2.0 s; 1 attempt." in without.text
     assert "Jaeger" not in without.text
+    assert f"handrail trace {RUN}" in without.text
     with_jaeger = serve(HANDRAIL_JAEGER="http://127.0.0.1:16686/").ask(f"/runs/{RUN}")
     assert f'href="http://127.0.0.1:16686/trace/{"ab" * 16}"' in with_jaeger.body
 
@@ -406,7 +410,6 @@ def test_a_fault_of_ours_is_a_page_without_its_inside(
 
 
 def test_a_question_that_takes_too_long_is_cut_off(told: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from handrail_console.database import TookTooLong
     from handrail_console.queries import Queries
     from sqlalchemy import text
 
@@ -509,6 +512,58 @@ def test_while_somebody_computes_it_anew_the_others_get_the_old_one() -> None:
 
     assert kept.get("a", slowly) == "new"
     assert during == ["old"]
+
+
+def test_a_slow_one_makes_no_other_wait() -> None:
+    kept: Kept[str] = Kept()
+    during: list[str] = []
+
+    def slowly() -> str:
+        other = threading.Thread(target=lambda: during.append(kept.get("b", lambda: "quick")))
+        other.start()
+        other.join(10)
+        return "slow"
+
+    assert kept.get("a", slowly) == "slow"
+    assert during == ["quick"]
+
+
+def test_what_took_too_long_is_not_tried_again_at_once() -> None:
+    time, tried = [0.0], []
+
+    def fail() -> int:
+        time[0] += 50.0
+        tried.append(1)
+        raise TookTooLong("no")
+
+    kept: Kept[int] = Kept(lambda: time[0], failures=(TookTooLong,))
+    for _ in range(3):
+        with pytest.raises(TookTooLong):
+            kept.get("a", fail)
+    assert len(tried) == 1
+    time[0] += 60.0
+    assert kept.get("a", lambda: 7) == 7
+
+
+def test_the_overview_tells_what_stands_open_when_the_measures_take_too_long(
+    told: Ledger, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> looks.Measured:
+        raise TookTooLong("no")
+
+    monkeypatch.setattr(looks, "measure_all", never)
+    seen = browser.ask("/")
+    assert seen.status == 200
+    assert "The measures took too long" in seen.text
+    assert "No open dead letter" not in seen.text
+    assert "credit refused" in seen.text
+
+
+def test_a_flow_that_nobody_knows_is_not_measured(
+    told: Ledger, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "measure_one", lambda *_: pytest.fail("measured"))
+    assert browser.ask("/flows/nobody").status == 404
 
 
 def test_what_stands_open_is_of_now_however_old_the_measures_are(

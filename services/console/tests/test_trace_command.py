@@ -192,6 +192,16 @@ def test_programs_get_the_same_as_json(desk: Any, jaeger: Served, known: Any) ->
     ]
 
 
+def test_the_link_is_to_where_browsers_reach_it(desk: Any, jaeger: Served, known: Any) -> None:
+    known()
+    jaeger.traces = {TRACE: ON_A_BAD_DAY}
+    outside = "http://traces.example.com/"
+    desk.settings = Settings.from_env(
+        {"HANDRAIL_LEDGER": desk.settings.ledger, "HANDRAIL_JAEGER": jaeger.url, "HANDRAIL_JAEGER_LINK": outside}
+    )
+    assert desk(app, "7").output.splitlines()[-1] == f"http://traces.example.com/trace/{TRACE}"
+
+
 def test_a_jaeger_without_its_page_is_told_beside_the_link(desk: Any, jaeger: Served, known: Any) -> None:
     known()
     jaeger.traces = {TRACE: ON_A_BAD_DAY}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.metadata import entry_points
 
@@ -35,6 +36,7 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; errors that a person can mend are told plainly, without a traceback."""
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # a command does its work without a collector, too
     try:
         build()()
     except (ConfigError, Unreachable) as error:

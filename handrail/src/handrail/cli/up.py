@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
@@ -150,8 +150,11 @@ def _jaeger(settings: Settings, console: Console) -> Jaeger:
     """Ports and program of the Jaeger to be; building it may take minutes. Raises ConfigError, HandrailError."""
     if settings.home.joinpath("up.json").exists() and StackFolder(settings.home).is_locked():
         raise AlreadyRunning(StackFolder(settings.home).who_runs())
-    ports = Ports.choose(os.environ.get("HANDRAIL_JAEGER") or None)
-    return Jaeger.find(os.environ, ports, lambda text: console.print(f"[dim]… {text}[/]"))
+    asked = os.environ.get("HANDRAIL_JAEGER") or None
+    Jaeger.clear_away(os.environ, settings.home / "jaeger")
+    ports = Ports.choose(asked)  # before anything is built: it says what is wrong with the one that was asked for
+    found = Jaeger.find(os.environ, ports, lambda text: console.print(f"[dim]… {text}[/]"))
+    return replace(found, ports=Ports.choose(asked))  # building took minutes: others may have taken them
 
 
 def _process(jaeger: Jaeger, settings: Settings) -> Program:

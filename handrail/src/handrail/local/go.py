@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handrail.errors import HandrailError
+from handrail.local import processes
 
 SAY_EVERY_S = 15.0
 BUILD_S = 3_600.0
 _USUAL_PLACE = "/usr/local/go/bin"
 _TOLD = 1_000
+_NEW = ".new-"
 
 
 class NoGo(HandrailError):
@@ -73,6 +75,8 @@ class GoProgram:
                 say(f"building {self.name} {self.version} from its Go module: {self.takes}, this one time")
                 fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building it; then it is there afterwards
                 if not target.is_file():
+                    for left in target.parent.glob(f"{_NEW}*"):  # a build that was killed could not remove its own
+                        shutil.rmtree(left, ignore_errors=True)
                     self._build(go, target, env, say)
         except OSError as error:
             raise HandrailError(
@@ -81,7 +85,7 @@ class GoProgram:
         return target
 
     def _build(self, go: str, target: Path, env: Mapping[str, str], say: Callable[[str], None]) -> None:
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=target.parent) as new:
+        with tempfile.TemporaryDirectory(prefix=_NEW, dir=target.parent) as new:
             where = f"{self.module}@{self.version}"
             # Modules are fetched outside of any module of the current folder.
             told = self._run([go, "mod", "download", "-json", where], Path(new), env, say)
@@ -91,12 +95,15 @@ class GoProgram:
             program.replace(target)  # whole or not at all
 
     def _run(self, command: list[str], folder: Path, env: Mapping[str, str], say: Callable[[str], None]) -> str:
-        """What the command says. Raises HandrailError with its own words when it fails."""
+        """What the command says. Tied to this thread's life, however that ends.
+
+        Raises HandrailError with its own words when it fails.
+        """
         began = time.monotonic()
         clean = {**env, "GOFLAGS": "", "GOWORK": "off"}
         with tempfile.TemporaryFile("w+") as errors:
             process = subprocess.Popen(
-                command,
+                processes.tied(command),
                 cwd=folder,
                 env=clean,
                 stdin=subprocess.DEVNULL,

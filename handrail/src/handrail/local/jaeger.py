@@ -27,6 +27,8 @@ IMAGE = "cr.jaegertracing.io/jaegertracing/jaeger:2.13.0"
 OTLP_PORT = 4318
 KEPT_TRACES = 50_000
 _DOCKER_S = 5.0
+_CLEAR_S = 20.0
+PULL_S = 600.0
 _STORE = "memory"
 _CONFIG = "jaeger.yaml"
 _IN_THE_CONTAINER = "/etc/jaeger.yaml"
@@ -58,21 +60,33 @@ class Jaeger:
 
     @classmethod
     def find(cls, env: Mapping[str, str], ports: Ports, say: Callable[[str], None]) -> Self:
-        """The image where Docker answers, else the program of the PATH, else one built from its Go module.
+        """The image where Docker gives it, else the program of the PATH, else one built from its Go module.
 
-        Raises ConfigError where there is none of them, HandrailError when it can't be built.
+        The image is here when this returns: fetching it takes longer than anybody waits for a process. Raises ConfigError
+        where there is none of them, HandrailError when it can't be built.
         """
-        if docker_answers(env):
+        docker = docker_answers(env)
+        if docker and has_image(env, say):
             return cls(ports, None)
         try:
             return cls(ports, PROGRAM.get(env, say))
         except NoGo as error:
-            raise ConfigError(f"Docker does not answer, and {error}; or start without --jaeger") from error
+            lacks = "Docker can't fetch its image" if docker else "Docker does not answer"
+            raise ConfigError(f"{lacks}, and {error}; or start without --jaeger") from error
 
     @classmethod
-    def is_here(cls, env: Mapping[str, str]) -> bool:
-        """Whether it can be run at once, without building it."""
-        return docker_answers(env) or PROGRAM.present(env) is not None
+    def is_here(cls, env: Mapping[str, str], say: Callable[[str], None]) -> bool:
+        """Whether it can be run without building it; its image is fetched where Docker answers."""
+        return PROGRAM.present(env) is not None or (docker_answers(env) and has_image(env, say))
+
+    @staticmethod
+    def clear_away(env: Mapping[str, str], folder: Path) -> None:
+        """Remove the container that an ended stack of this folder has left: it goes on when its `docker run` is killed.
+
+        Before ports are chosen: it would still have them.
+        """
+        if shutil.which("docker", path=env.get("PATH")) is not None:
+            _docker(env, _CLEAR_S, "rm", "-f", _container(_file(folder)))
 
     @property
     def page(self) -> str:
@@ -94,12 +108,12 @@ class Jaeger:
     def process(self, folder: Path) -> Program:
         """The process, with its configuration written below `folder`. Raises OSError."""
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / _CONFIG).absolute()
+        file = _file(folder)
         host = LOOPBACK if self.program else "0.0.0.0"
         file.write_text(yaml.safe_dump(configuration(self.ports, host), sort_keys=False), encoding="utf-8")
         if self.program is not None:
             return Program("jaeger", (str(self.program), "--config", str(file)), page=self.page)
-        name = "handrail-jaeger-" + hashlib.sha256(str(file).encode()).hexdigest()[:12]
+        name = _container(file)
         return Program("jaeger", run_image(name, file, self.ports), before=("docker", "rm", "-f", name), page=self.page)
 
 
@@ -134,15 +148,38 @@ def configuration(ports: Ports, host: str) -> dict[str, Any]:
 
 def docker_answers(env: Mapping[str, str]) -> bool:
     """Whether there is a Docker daemon that would run an image."""
+    return _docker(env, _DOCKER_S, "version", "--format", "{{.Server.Version}}")
+
+
+def has_image(env: Mapping[str, str], say: Callable[[str], None]) -> bool:
+    """Whether Docker has the image by now; it is fetched, once, where it has to be."""
+    if _docker(env, _DOCKER_S, "image", "inspect", IMAGE):
+        return True
+    say(f"fetching {IMAGE}, this one time")
+    if _docker(env, PULL_S, "pull", "-q", IMAGE):
+        return True
+    say("Docker can't fetch it")
+    return False
+
+
+def _docker(env: Mapping[str, str], within_s: float, *arguments: str) -> bool:
     docker = shutil.which("docker", path=env.get("PATH"))
     if docker is None:
         return False
-    command = [docker, "version", "--format", "{{.Server.Version}}"]
     try:
-        asked = subprocess.run(command, env=dict(env), capture_output=True, timeout=_DOCKER_S, check=False)
+        ended = subprocess.run([docker, *arguments], env=dict(env), capture_output=True, timeout=within_s, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return asked.returncode == 0
+    return ended.returncode == 0
+
+
+def _file(folder: Path) -> Path:
+    return (folder / _CONFIG).absolute()
+
+
+def _container(file: Path) -> str:
+    """One name for each folder, so that what is left of an earlier one is found."""
+    return "handrail-jaeger-" + hashlib.sha256(str(file).encode()).hexdigest()[:12]
 
 
 def _page(asked: str | None) -> int:

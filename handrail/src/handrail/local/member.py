@@ -29,11 +29,10 @@ class Member:
         self.service = service
         self.wanted = True
         self._page = service.page if isinstance(service, Program) else None
-        ours = service if isinstance(service, Service) else None
-        self.http = f"{LOOPBACK}:{free_port()}" if ours and ours.answers else None
-        self.web = (env.get("HANDRAIL_WEB") or f"{LOOPBACK}:{free_or(WEB_PORT)}") if ours and ours.web else None
-        places = {"HANDRAIL_HTTP": self.http, "HANDRAIL_WEB": self.web}
-        self._env = {**env, **{name: place for name, place in places.items() if place}}
+        self._env = dict(env)
+        self._asked_web = env.get("HANDRAIL_WEB") or None
+        self._http: str | None = None
+        self._web: str | None = None
         self._child: processes.Child | None = None
         self._lines = Lines()
         self._started = 0.0
@@ -61,8 +60,11 @@ class Member:
     def start(self) -> int:
         """Start the process; returns the descriptor of its output, which is non-blocking."""
         restarts_so_far = self._state.restarts + (1 if self._state.since else 0)
-        self._prepare()
-        self._child = processes.spawn(self.service.command, env=self._env, output=subprocess.PIPE)
+        self.clear_away()
+        self._choose_places()
+        places = {"HANDRAIL_HTTP": self._http, "HANDRAIL_WEB": self._web}
+        env = {**self._env, **{name: place for name, place in places.items() if place}}
+        self._child = processes.spawn(self.service.command, env=env, output=subprocess.PIPE)
         assert self._child.stdout is not None
         os.set_blocking(self._child.stdout.fileno(), False)
         self._started = time.monotonic()
@@ -72,14 +74,26 @@ class Member:
             self._child.pid,
             _now(),
             restarts_so_far,
-            http=self.http,
+            http=self._http,
             page=self._page,
-            web=self.web,
+            web=self._web,
         )
         return self._child.stdout.fileno()
 
-    def _prepare(self) -> None:
-        """Clear away what an earlier one has left; that there is nothing is no trouble."""
+    def _choose_places(self) -> None:
+        """Where it answers and shows its page: where it did before, unless somebody else is there by now.
+
+        Chosen at each start: between the making of a stack and its start others may take a port that was free.
+        """
+        if not isinstance(self.service, Service):
+            return
+        if self.service.answers:
+            self._http = _place(self._http, free_port())
+        if self.service.web:
+            self._web = self._asked_web or _place(self._web, WEB_PORT)
+
+    def clear_away(self) -> None:
+        """What one that was killed has left; that there is nothing is no trouble."""
         if isinstance(self.service, Program) and self.service.before:
             with suppress(OSError, subprocess.TimeoutExpired):
                 subprocess.run(self.service.before, capture_output=True, timeout=_BEFORE_S, check=False)
@@ -177,6 +191,11 @@ class BrokerMember:
         note = f"{again.reason}: {why}" if why else again.reason
         self._state = ProcessState(self.name, WAITING, None, _now(), self._state.restarts, note)
         return f"[supervisor] ended: {note}; starts again in {again.after_s:g} s"
+
+
+def _place(before: str | None, otherwise: int) -> str:
+    port = int(before.rpartition(":")[2]) if before else otherwise
+    return f"{LOOPBACK}:{free_or(port)}"
 
 
 def _now() -> int:

@@ -15,13 +15,18 @@ from handrail.local import launch
 Child = subprocess.Popen[bytes]
 
 
+def tied(command: Sequence[str]) -> list[str]:
+    """The command that runs this one so that it ends with the thread that starts it."""
+    return [sys.executable, "-S", "-E", launch.__file__, str(os.getpid()), *command]
+
+
 def spawn(command: Sequence[str], *, env: Mapping[str, str], output: int | IO[bytes]) -> Child:
     """Start `command` in a session of its own (a Ctrl-C goes to us alone), tied to our life by `launch`.
 
     Its output and its errors go to `output`. Raises OSError.
     """
     return subprocess.Popen(
-        [sys.executable, "-S", "-E", launch.__file__, str(os.getpid()), *command],
+        tied(command),
         env=dict(env),
         bufsize=0,
         stdin=subprocess.DEVNULL,

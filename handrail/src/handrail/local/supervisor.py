@@ -243,14 +243,19 @@ class Stack:
     def _bring_down(self) -> None:
         """Services first, Kafka last: what they have in hand can still be committed."""
         self._publish(STOPPING)
+        killed: list[Member] = []
         for number, within_s in ((signal.SIGTERM, self._grace_s), (signal.SIGKILL, SERVICES_END_S)):
             for member in self._members:
                 member.want(False)
                 if member.child:
                     processes.send(member.child, number)
+                    if number == signal.SIGKILL:
+                        killed.append(member)
             deadline = time.monotonic() + within_s
             while self._living() and time.monotonic() < deadline and not self._is_hurried(number):
                 self._turn()
+        for member in killed:
+            member.clear_away()
         if self._broker:
             self._broker.stop(0.0 if self._hurried else KAFKA_ENDS_S)
         self._selector.close()

@@ -1,7 +1,7 @@
 """What happens after a failure: its class, the decision, and the fingerprint that groups it. All pure."""
 
 from handrail.recovery.classes import ErrorClass, FailureInfo
-from handrail.recovery.classify import classify
+from handrail.recovery.classify import classify, frames
 from handrail.recovery.decide import DeadLetter, Decision, Discard, Retry, decide
 from handrail.recovery.fingerprint import fingerprint
 from handrail.recovery.policy import Backoff, Policy
@@ -19,5 +19,6 @@ __all__ = [
     "classify",
     "decide",
     "fingerprint",
+    "frames",
     "retry_after",
 ]

@@ -66,6 +66,11 @@ def classify(error: BaseException, extra: Mapping[type[BaseException], ErrorClas
     )
 
 
+def frames(error: BaseException) -> str:
+    """Where it was raised, for a log: without the exceptions' messages, which may hold personal data."""
+    return tail(_stack(list(_chain(error)), messages=False), STACK_BYTES)
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error, the members of groups, its causes and contexts: outermost first, each once, at most 20."""
     seen: set[int] = set()
@@ -120,20 +125,20 @@ def _story(error: BaseException, source: BaseException) -> str:
     return said if source is error else f"{head(said, MESSAGE_BYTES // 2)} (because: {_message(source)})"
 
 
-def _stack(chain: list[BaseException]) -> str:
+def _stack(chain: list[BaseException], *, messages: bool = True) -> str:
     """Innermost cause first, as Python prints it; each message short, so that a long one can't push out the frames."""
     parts = []
     for one in reversed(chain):
-        frames = "".join(traceback.format_tb(one.__traceback__, limit=-_FRAMES))
-        parts.append(f"{frames}{_type_name(one)}: {head(_message(one), MESSAGE_BYTES // 4)}\n")
+        where = "".join(traceback.format_tb(one.__traceback__, limit=-_FRAMES))
+        said = f": {head(_message(one), MESSAGE_BYTES // 4)}" if messages else ""
+        parts.append(f"{where}{_type_name(one)}{said}\n")
     return "\n".join(parts)
 
 
 def _frame(chain: list[BaseException]) -> str | None:
     """The innermost frame of our own code; the innermost cause comes first."""
     for one in reversed(chain):
-        frames = [frame for frame, _ in traceback.walk_tb(one.__traceback__)]
-        for frame in reversed(frames):
+        for frame in reversed([frame for frame, _ in traceback.walk_tb(one.__traceback__)]):
             if _ours(frame):
                 return f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_qualname}"
     return None

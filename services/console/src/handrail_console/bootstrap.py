@@ -17,6 +17,7 @@ from handrail.health import listening
 from handrail.recovery.letter import LETTER_BYTES
 from handrail.settings import Settings
 
+from handrail import logs
 from handrail_console import figures
 from handrail_console.follower import Follower
 from handrail_console.ledger import Ledger
@@ -35,6 +36,7 @@ def configure_logs() -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stdout),
     )
+    logs.hear_libraries()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 

@@ -21,13 +21,16 @@ Ask = Callable[[str], dict[str, Any] | None]
 
 
 class Jaeger:
-    """One Jaeger, by the URL of its page. Raises ConfigError when that is none."""
+    """One Jaeger, by the URL of its API; `page` is where a browser reaches it, if not there. Raises ConfigError when the
+    URL is none.
+    """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, page: str | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"HANDRAIL_JAEGER={url}: that is no address; write http://<host>:<port>")
         self.url = url.rstrip("/")
+        self._page = (page or url).rstrip("/")
 
     def trace(self, trace: str) -> dict[str, Any] | None:
         """The trace as the API gives it: `spans` and `processes`; None when it is not known there.
@@ -53,7 +56,7 @@ class Jaeger:
 
     def link(self, trace: str) -> str:
         """Where the page shows a trace."""
-        return f"{self.url}/trace/{trace}"
+        return f"{self._page}/trace/{trace}"
 
     def has_page(self) -> bool:
         """Whether it shows traces to people: a Jaeger that was built from its Go module answers by its API alone."""

@@ -81,8 +81,8 @@ def _ordered(order: Mapping[str, Any], view: View, context: str | None) -> list[
 
 
 def _refused(order: Mapping[str, Any], why: str) -> list[Output | Relay]:
-    """Nothing moves. Who ordered it sees that from the letter's state, and the log says why."""
-    told = {name: order[name] for name in ("letter", "generation", "order", "by")}
+    """Nothing moves. Who ordered it sees that from the letter's state, and the log says why; never who: no names there."""
+    told = {name: order[name] for name in ("letter", "generation", "order")}
     structlog.get_logger().warning("order refused", why=why, **told)
     return []
 

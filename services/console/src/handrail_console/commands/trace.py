@@ -24,7 +24,8 @@ def trace(
 ) -> None:
     """Show how a run went, span by span: who did what, when, how long it took, and what failed.
 
-    Jaeger is asked where HANDRAIL_JAEGER says, else that of `handrail up --jaeger`. Exit code 1 when it has no trace of
+    Jaeger is asked where HANDRAIL_JAEGER says, else that of `handrail up --jaeger`; the link is to HANDRAIL_JAEGER_LINK
+    where browsers reach it elsewhere. Exit code 1 when it has no trace of
     the run, 2 when it does not answer.
 
     Example: handrail trace 4711
@@ -36,7 +37,7 @@ def trace(
     wanted = _traces(row, letters)
     if not wanted:
         raise fail(f"run {row['run']} has no trace: it came in before there were any")
-    jaeger = Jaeger(here.settings.jaeger)
+    jaeger = Jaeger(here.settings.jaeger, here.settings.jaeger_link)
     found = _gather(jaeger.trace, wanted)
     if not any(each in found for each in wanted):
         raise fail(

@@ -114,6 +114,11 @@ def overview(queries: Queries, owners: Owners, measured: Measured, now: int) -> 
     return sorted(flows, key=lambda one: (_ORDER.index(one.verdict), one.flow))
 
 
+def knows(queries: Queries, owners: Owners, name: str, now: int) -> bool:
+    """Whether there is such a flow: cheap to say, unlike its measures."""
+    return name in owners.flows or name in queries.flows() or name in open_of(queries, owners, now)
+
+
 def flow(queries: Queries, owners: Owners, name: str, measured: Measured, now: int) -> FlowLook | None:
     """None where nobody knows it."""
     whole, opened = measured.whole.get(name), open_of(queries, owners, now).get(name)

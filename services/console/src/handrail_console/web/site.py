@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -37,6 +37,7 @@ STATES = ("received", "prepared", "decided", "acting", "waiting", "compensating"
 EVERY_S = 30
 _TEXT = 400
 """A longer question is none that a person has typed."""
+_NO_FLOW = "There is no such flow, neither in the ledger nor among the files."
 _TRACE = re.compile(r"[0-9a-f]{32}")
 
 
@@ -57,7 +58,7 @@ class Site:
     clock: Clock
     pages: Pages
     assets: Assets
-    _measured: Kept[looks.Measured] = field(default_factory=Kept)
+    _measured: Kept[looks.Measured] = field(default_factory=lambda: Kept(failures=(TookTooLong,)))
     _slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(AT_ONCE))
 
     def app(self) -> Starlette:
@@ -81,7 +82,9 @@ class Site:
     def overview(self, request: Request) -> Response:
         period, since = self._since(request)
         every = _chosen(request, "every", ("", str(EVERY_S)), "")
-        measured = self._measured.get((None, period), lambda: self._measure(since, None))
+        measured: looks.Measured | None = None
+        with suppress(TookTooLong):  # what stands open is told without the measures, too
+            measured = self._measured.get((None, period), lambda: self._measure(since, None))
         with self._reading() as queries:
             now = self.clock.now()
             incidents = looks.incidents(queries, self.owners, looks.FIRST + 1)
@@ -89,7 +92,7 @@ class Site:
             return self._page(
                 queries,
                 "overview.html",
-                flows=looks.overview(queries, self.owners, measured, now),
+                flows=looks.overview(queries, self.owners, measured, now) if measured else [],
                 measured=measured,
                 period=period,
                 periods=PERIODS,
@@ -104,11 +107,14 @@ class Site:
     def flow(self, request: Request) -> Response:
         name = request.path_params["flow"]
         period, since = self._since(request)
+        with self._reading() as queries:
+            if not looks.knows(queries, self.owners, name, self.clock.now()):
+                raise NotFound(_NO_FLOW)
         measured = self._measured.get((name, period), lambda: self._measure(since, name))
         with self._reading() as queries:
             seen = looks.flow(queries, self.owners, name, measured, self.clock.now())
             if seen is None:
-                raise NotFound("There is no such flow, neither in the ledger nor among the files.")
+                raise NotFound(_NO_FLOW)
             return self._page(queries, "flow.html", seen=seen, measured=measured, period=period, periods=PERIODS)
 
     def incidents(self, _: Request) -> Response:
