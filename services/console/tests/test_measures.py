@@ -197,6 +197,28 @@ def test_who_is_waited_for(queries: Queries) -> None:
     ]
 
 
+def test_a_task_of_which_compaction_left_only_the_closing_has_waited_since_it_was_opened(
+    place: Place, contracts: Contracts, records: Any
+) -> None:
+    """T4 of A4 from 15 to 45 min, T6 of B6 from the next week's 1 to 61 min: as if both records had been read."""
+    told = History(records)
+    told.run(
+        "A4", "AUTO", (15, "manual", "outcome", {"task": "T4"}), (45, "done-by-hand", "human-decision", {"task": "T4"})
+    )
+    opened = (WEEK + 1, "waiting", "decision", {"task": "T6"})
+    told.run("B6", "BUILDING", opened, (WEEK + 61, "waiting", "human-decision", {"task": "T6"}))
+    for task, run, group, closed in (("T4", "A4", "billing-ops", 45), ("T6", "B6", "credit", WEEK + 61)):
+        told.all.append(records.task(task=task, run=run, group=group, at=START + closed * MIN, state="done"))
+    with Ledger(place, contracts) as ledger:
+        ledger.apply(told.all)
+    asked = Queries.open(place)
+    assert rows(asked, "measure_waiting") == [
+        ("billing-ops", FIRST, 1, 0, None, 30 * MIN, 30 * MIN, 30 * MIN),
+        ("credit", SECOND, 1, 0, None, 60 * MIN, 60 * MIN, 60 * MIN),
+    ]
+    asked.close()
+
+
 def test_the_command_comes_to_the_same_as_the_views(queries: Queries) -> None:
     cases = queries.cases(0)
     for group in [*measure(cases, "week"), *measure(cases, "segment")]:

@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every migration, in order. The last one is what this build reads and writes."""
 APPLICATION = 0x48524C47
 """`PRAGMA application_id` of a SQLite ledger: the letters HRLG."""

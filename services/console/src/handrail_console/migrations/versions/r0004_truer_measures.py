@@ -1,0 +1,60 @@
+"""Views of r0002 made anew, by its rules and with its columns: what they say is true of a compacted topic too."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+_DATE = {
+    "sqlite": "date(({days}) * 86400, 'unixepoch')",
+    "postgresql": "to_char(to_timestamp(({days}) * 86400) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+}
+
+# `tasks` is compacted: of a task that was closed before it was read, only the closing is left. When it was opened stands
+# in the transition that opened it; `runs` keeps those for a year.
+_MEASURE_WAITING = """
+SELECT flow, owner, week, count(*) AS tasks, count(CASE WHEN took_ms IS NULL THEN 1 END) AS still_open,
+  min(CASE WHEN took_ms IS NULL THEN opened_at END) AS oldest_open_at, CAST(sum(took_ms) AS BIGINT) AS waited_ms,
+  max(CASE WHEN place = (n + 1) / 2 THEN took_ms END) AS p50_ms,
+  max(CASE WHEN place = (95 * n + 99) / 100 THEN took_ms END) AS p95_ms
+FROM (
+  SELECT c.*, row_number() OVER (PARTITION BY flow, owner, week ORDER BY took_ms IS NULL, took_ms) AS place,
+    count(*) OVER (PARTITION BY flow, owner, week) AS n
+  FROM (
+    SELECT flow, owner, {week:opened_at} AS week, opened_at, CASE WHEN state <> 'open' THEN at - opened_at END AS took_ms
+    FROM (
+      SELECT k.flow, k."group" AS owner, k.state, k.at, coalesce((
+        SELECT min(t.at) FROM transitions AS t
+        WHERE t.run = k.run AND t.task = k.task AND t.state IN ('waiting', 'manual')
+      ), k.opened_at) AS opened_at
+      FROM tasks AS k
+    ) AS opened
+  ) AS c
+) AS ranked
+GROUP BY flow, owner, week
+"""
+_VIEWS = {"measure_waiting": _MEASURE_WAITING}
+
+
+def upgrade() -> None:
+    dialect = op.get_bind().dialect.name
+    for name, query in _VIEWS.items():
+        # PostgreSQL drops no view that people have put theirs on, but replaces it; SQLite is the other way round.
+        if dialect == "sqlite":
+            op.execute(f"DROP VIEW {name}")
+        make = "CREATE VIEW" if dialect == "sqlite" else "CREATE OR REPLACE VIEW"
+        op.execute(f"{make} {name} AS {_with_weeks(query, dialect)}")
+
+
+def _with_weeks(view: str, dialect: str) -> str:
+    """`{week:<time>}` as SQL: days since the epoch began on a Thursday, back to the Monday before."""
+    before, found, rest = view.partition("{week:")
+    if not found:
+        return view
+    time, _, after = rest.partition("}")
+    days = f"{time} / 86400000 - ({time} / 86400000 + 3) % 7"
+    return before + _DATE[dialect].format(days=days) + _with_weeks(after, dialect)
