@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -50,6 +51,30 @@ def test_every_migration_is_listed_in_order() -> None:
     config.set_main_option("path_separator", "os")
     walked = [one.revision for one in ScriptDirectory.from_config(config).walk_revisions()]
     assert tuple(reversed(walked)) == REVISIONS
+
+
+def test_what_people_have_built_on_a_view_outlives_a_migration(
+    place: Place, contracts: Contracts, records: Any
+) -> None:
+    if place.file:
+        place.file.parent.mkdir()
+    engine = place.engine()
+    with engine.begin() as connection:
+        if place.file is None:
+            connection.execute(text(f"CREATE SCHEMA {place.schema}"))
+        else:
+            connection.execute(text(f"PRAGMA application_id = {APPLICATION}"))
+        config = Config()
+        config.set_main_option("script_location", str(FOLDER))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        connection.execute(text("CREATE VIEW mine AS SELECT flow, found FROM measure_duplicates"))
+    engine.dispose()
+    with Ledger(place, contracts) as ledger:
+        ledger.apply([records.transition(1, "prepared", "prepared") for _ in range(2)])
+        with ledger.engine.begin() as connection:
+            assert connection.execute(text("SELECT * FROM mine")).all() == [("order-to-invoice", 1)]
 
 
 def test_two_that_come_at_once_make_one_ledger(place: Place, contracts: Contracts, records: Any) -> None:

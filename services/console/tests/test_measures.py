@@ -166,6 +166,25 @@ def test_duplicate_prevention(queries: Queries) -> None:
     assert rows(queries, "measure_duplicates") == [("all", FIRST, 4, 1, 0.8)]
 
 
+def test_a_run_that_went_its_way_twice_is_one_duplicate_that_was_found(
+    place: Place, contracts: Contracts, records: Any
+) -> None:
+    """Of two runs one came twice, with three steps, and one three times, with two: three runs too many."""
+    told = History(records)
+    steps = [(n, "acting", "next", {"step": "invoice"}) for n in range(3)]
+    for _ in range(2):
+        told.run("A1", "AUTO", *steps)
+    for _ in range(3):
+        told.run("A2", "AUTO", *steps[:2])
+    told.duplicates(3, 9, INGEST, None)
+    with Ledger(place, contracts) as ledger:
+        ledger.apply(told.all)
+    asked = Queries.open(place)
+    assert rows(asked, "measure_duplicates") == [("all", FIRST, 9, 3, 0.75)]
+    assert [group.found for group in measure(asked.cases(0), None)] == [3]
+    asked.close()
+
+
 def test_manual_fallback(queries: Queries) -> None:
     """First week: B1, B2, A3 and A4 are finished, A4 by hand after 30 minutes. Second: B6 after 60; B7 is under way."""
     assert rows(queries, "measure_manual") == [

@@ -1,4 +1,4 @@
-"""Views of r0002 made anew, by its rules and with its columns: what they say is true of a compacted topic too."""
+"""Views of r0002 made anew, by its rules and with its columns."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ _DATE = {
     "postgresql": "to_char(to_timestamp(({days}) * 86400) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
 }
 
+# Measure 3. What was found is counted in runs, as what was stopped is in events: a run that went its way twice has repeated
+# each of its steps, and is one duplicate that passed.
+_MEASURED_DUPLICATES = """
+SELECT coalesce(flow, stage) AS flow, {week:at} AS week, at AS began_at, count AS stopped, 0 AS found
+FROM stage_counts WHERE name = 'duplicates'
+UNION ALL
+SELECT r.flow, {week:t.at}, t.at, 0, t.repeats
+FROM (SELECT run, min(at) AS at, max(repeats) AS repeats FROM transitions WHERE repeats > 0 GROUP BY run) AS t
+JOIN runs AS r ON r.run = t.run
+"""
 # `tasks` is compacted: of a task that was closed before it was read, only the closing is left. When it was opened stands
 # in the transition that opened it; `runs` keeps those for a year.
 _MEASURE_WAITING = """
@@ -37,7 +47,10 @@ FROM (
 ) AS ranked
 GROUP BY flow, owner, week
 """
-_VIEWS = {"measure_waiting": _MEASURE_WAITING}
+_VIEWS = {
+    "measured_duplicates": _MEASURED_DUPLICATES,
+    "measure_waiting": _MEASURE_WAITING,
+}
 
 
 def upgrade() -> None:
