@@ -185,6 +185,23 @@ def test_a_run_that_went_its_way_twice_is_one_duplicate_that_was_found(
     asked.close()
 
 
+def test_what_is_not_known_is_null_in_every_database(place: Place, contracts: Contracts, records: Any) -> None:
+    """No duplicate came, and one of two runs finished by hand has lost the transition that asked for a person."""
+    told = History(records)
+    told.duplicates(3, 0, INGEST, None)
+    done = (45, "done-by-hand", "human-decision", {"task": "T"})
+    told.run("A1", "AUTO", (15, "manual", "outcome", {"task": "T"}), done)
+    told.run("A2", "AUTO", done)
+    with Ledger(place, contracts) as ledger:
+        ledger.apply(told.all)
+    asked = Queries.open(place)
+    assert rows(asked, "measure_duplicates") == [("all", FIRST, 0, 0, None)]
+    assert rows(asked, "measure_manual")[0] == ("all", FIRST, 2, 2, 1.0, 30 * MIN, None)
+    [group] = measure(asked.cases(0), None)
+    assert (quantile(group.by_hand, 50), quantile(group.by_hand, 95)) == (30 * MIN, None)
+    asked.close()
+
+
 def test_manual_fallback(queries: Queries) -> None:
     """First week: B1, B2, A3 and A4 are finished, A4 by hand after 30 minutes. Second: B6 after 60; B7 is under way."""
     assert rows(queries, "measure_manual") == [

@@ -14,6 +14,8 @@ _DATE = {
     "postgresql": "to_char(to_timestamp(({days}) * 86400) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
 }
 
+_FINISHED = "'done', 'done-by-hand', 'rejected', 'compensated', 'cancelled'"
+
 # Measure 3. What was found is counted in runs, as what was stopped is in events: a run that went its way twice has repeated
 # each of its steps, and is one duplicate that passed.
 _MEASURED_DUPLICATES = """
@@ -24,6 +26,32 @@ SELECT r.flow, {week:t.at}, t.at, 0, t.repeats
 FROM (SELECT run, min(at) AS at, max(repeats) AS repeats FROM transitions WHERE repeats > 0 GROUP BY run) AS t
 JOIN runs AS r ON r.run = t.run
 """
+_MEASURE_DUPLICATES = """
+SELECT flow, 'all' AS segment, week, CAST(sum(stopped) AS BIGINT) AS stopped, CAST(sum(found) AS BIGINT) AS found,
+  CAST(sum(stopped) AS DOUBLE PRECISION) / nullif(sum(stopped + found), 0) AS success
+FROM measured_duplicates GROUP BY flow, week
+"""
+
+# Measure 4. Where nobody knows any more when a person was asked, the time is longer than any other, in every database.
+_MEASURE_MANUAL = f"""
+SELECT m.flow, m.segment, m.week, m.finished, m.by_hand,
+  CAST(m.by_hand AS DOUBLE PRECISION) / nullif(m.finished, 0) AS share, b.p50_ms, b.p95_ms
+FROM (
+  SELECT flow, segment, week, count(CASE WHEN state IN ({_FINISHED}) THEN 1 END) AS finished,
+    count(CASE WHEN state = 'done-by-hand' THEN 1 END) AS by_hand
+  FROM measured_runs GROUP BY flow, segment, week
+) AS m
+LEFT JOIN (
+  SELECT flow, segment, week, max(CASE WHEN place = (n + 1) / 2 THEN took_ms END) AS p50_ms,
+    max(CASE WHEN place = (95 * n + 99) / 100 THEN took_ms END) AS p95_ms
+  FROM (
+    SELECT c.*, row_number() OVER (PARTITION BY flow, segment, week ORDER BY took_ms IS NULL, took_ms) AS place,
+      count(*) OVER (PARTITION BY flow, segment, week) AS n
+    FROM measured_by_hand AS c
+  ) AS ranked GROUP BY flow, segment, week
+) AS b ON b.flow = m.flow AND b.segment = m.segment AND b.week = m.week
+"""
+
 # `tasks` is compacted: of a task that was closed before it was read, only the closing is left. When it was opened stands
 # in the transition that opened it; `runs` keeps those for a year.
 _MEASURE_WAITING = """
@@ -49,6 +77,8 @@ GROUP BY flow, owner, week
 """
 _VIEWS = {
     "measured_duplicates": _MEASURED_DUPLICATES,
+    "measure_duplicates": _MEASURE_DUPLICATES,
+    "measure_manual": _MEASURE_MANUAL,
     "measure_waiting": _MEASURE_WAITING,
 }
 
