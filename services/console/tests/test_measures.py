@@ -202,6 +202,15 @@ def test_what_is_not_known_is_null_in_every_database(place: Place, contracts: Co
     asked.close()
 
 
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("view", "index"), [("by_hand", "transitions_by_hand"), ("measured_duplicates", "transitions_repeated")]
+)
+def test_the_few_rows_that_count_are_found_without_reading_all(queries: Queries, view: str, index: str) -> None:
+    plan = queries.all(text(f"EXPLAIN QUERY PLAN SELECT * FROM {view}"))
+    assert any(index in row["detail"] for row in plan), plan
+
+
 def test_manual_fallback(queries: Queries) -> None:
     """First week: B1, B2, A3 and A4 are finished, A4 by hand after 30 minutes. Second: B6 after 60; B7 is under way."""
     assert rows(queries, "measure_manual") == [

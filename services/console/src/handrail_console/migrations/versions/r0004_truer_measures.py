@@ -1,7 +1,8 @@
-"""Views of r0002 made anew, by its rules and with its columns."""
+"""Views of r0002 made anew, by its rules and with its columns, and the indexes that they need."""
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0004"
@@ -15,6 +16,17 @@ _DATE = {
 }
 
 _FINISHED = "'done', 'done-by-hand', 'rejected', 'compensated', 'cancelled'"
+
+# Runs, once for all of them and once for each of their segments: in two halves, so that the first one is a walk over `runs`.
+_MEASURED_RUNS = f"""
+SELECT r.run, r.flow, 'all' AS segment, {{week:r.started_at}} AS week, r.started_at AS began_at, r.state,
+  CASE WHEN r.state IN ({_FINISHED}) THEN r.updated_at - r.started_at END AS took_ms
+FROM runs AS r
+UNION ALL
+SELECT r.run, r.flow, s.name || '=' || s.value, {{week:r.started_at}}, r.started_at, r.state,
+  CASE WHEN r.state IN ({_FINISHED}) THEN r.updated_at - r.started_at END
+FROM run_segments AS s JOIN runs AS r ON r.run = s.run
+"""
 
 # Measure 3. What was found is counted in runs, as what was stopped is in events: a run that went its way twice has repeated
 # each of its steps, and is one duplicate that passed.
@@ -76,14 +88,19 @@ FROM (
 GROUP BY flow, owner, week
 """
 _VIEWS = {
+    "measured_runs": _MEASURED_RUNS,
     "measured_duplicates": _MEASURED_DUPLICATES,
     "measure_duplicates": _MEASURE_DUPLICATES,
     "measure_manual": _MEASURE_MANUAL,
     "measure_waiting": _MEASURE_WAITING,
 }
+_INDEXES = {"transitions_by_hand": "state = 'done-by-hand'", "transitions_repeated": "repeats > 0"}
 
 
 def upgrade() -> None:
+    for name, which in _INDEXES.items():
+        few = sa.text(which)
+        op.create_index(name, "transitions", ["run"], sqlite_where=few, postgresql_where=few)
     dialect = op.get_bind().dialect.name
     for name, query in _VIEWS.items():
         # PostgreSQL drops no view that people have put theirs on, but replaces it; SQLite is the other way round.
