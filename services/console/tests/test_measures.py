@@ -17,6 +17,7 @@ from handrail_console.queries import Queries
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
+from sqlalchemy.event import listens_for
 
 START = 1_767_261_723_000  # Thursday, 2026-01-01 10:02:03 UTC
 MIN = 60_000
@@ -275,6 +276,31 @@ def test_the_command_comes_to_the_same_as_the_views(queries: Queries) -> None:
             names = ("failures", "recovered", "still_open", "discarded", "oldest_open_at")
             assert row[2:7] == tuple(recovery[name] for name in names)
             assert row[10:] == (recovery["p50_ms"], recovery["p95_ms"])
+
+
+def test_the_measures_are_of_one_moment_however_much_is_written_while_they_are_read(
+    place: Place, contracts: Contracts, records: Any
+) -> None:
+    told = History(records)
+    told.run("A1", "AUTO", (0, "prepared", "prepared", {}))
+    late = History(records)
+    late.run(
+        "A2", "AUTO", (1, "manual", "outcome", {"task": "T"}), (2, "done-by-hand", "human-decision", {"task": "T"})
+    )
+    with Ledger(place, contracts) as ledger:
+        ledger.apply(told.all)
+        asked = Queries.open(place)
+
+        @listens_for(asked._engine, "after_cursor_execute")
+        def another_run_ends(_: object, __: object, statement: str, *___: object) -> None:
+            if "measured_runs" in statement:  # the first one that is asked
+                ledger.apply(late.all)
+
+        [before] = measure(asked.cases(0), None)
+        [after] = measure(asked.cases(0), None)
+    assert (before.runs.total(), len(before.by_hand)) == (1, 0)
+    assert (after.runs.total(), len(after.by_hand)) == (2, 1)
+    asked.close()
 
 
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)
