@@ -201,6 +201,17 @@ def test_a_path_with_signs_of_a_url_is_a_path(tmp_path: Path, contracts: Contrac
     assert odd.exists()
 
 
+def test_a_server_that_falls_silent_is_not_waited_for_for_ever(postgresql: str) -> None:
+    """By default the system gives up after hours; 20 s are over before anybody is told that console is stuck."""
+    engine = Place.of(postgresql).engine()
+    with engine.connect() as connection:
+        told = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+    engine.dispose()
+    assert told["tcp_user_timeout"] == "20000"
+    probes = int(told["keepalives_interval"]) * int(told["keepalives_count"])
+    assert int(told["keepalives_idle"]) + probes == 20
+
+
 def test_a_connection_that_is_cut_is_made_anew(postgresql: str, contracts: Contracts, records: Any) -> None:
     place = Place.of(postgresql)
     with Ledger(place, contracts) as ledger:
