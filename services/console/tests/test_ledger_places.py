@@ -148,6 +148,27 @@ def test_a_file_that_is_no_ledger_is_left_alone(path: Path, contracts: Contracts
         Ledger(path, contracts)
 
 
+@pytest.mark.parametrize("damage", ["its beginning", "a page of a table"])
+def test_a_damaged_ledger_can_be_read_from_the_topics_again_by_what_is_advised(
+    damage: str, path: Path, contracts: Contracts, records: Any
+) -> None:
+    """The advice names no rebuild, which would open the damaged file and fail alike."""
+    batch = [records.transition(n, "acting", "next", reason="x" * 200) for n in range(1, 200)]
+    with Ledger(path, contracts) as ledger:
+        ledger.apply(batch)
+    with path.open("r+b") as file:
+        if damage != "its beginning":
+            file.seek(3 * 4096)  # behind the schema's pages
+        file.write(b"\xff" * (path.stat().st_size - file.tell()))
+    with pytest.raises(StateError, match=r"can't be used: .*it is damaged: stop console, delete the file") as raised:
+        Ledger(path, contracts).apply([records.transition(200, "done", "outcome")])
+    assert "ledger rebuild" not in str(raised.value)
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    with Ledger(path, contracts) as anew:
+        assert anew.apply(batch) == 199
+
+
 def test_a_folder_that_can_not_be_written_is_said_plainly(tmp_path: Path, contracts: Contracts) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")

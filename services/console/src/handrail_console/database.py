@@ -159,6 +159,12 @@ def _is_away(error: DBAPIError) -> bool:
 
 
 def _advice(said: str) -> str:
+    if "not a database" in said or "malformed" in said:
+        # A rebuild opens what is there, so it would fail as console does.
+        return (
+            "If it is not Handrail's, name another file with HANDRAIL_LEDGER. Else it is damaged: stop console, delete the "
+            "file and its -wal and -shm, start console; it is rebuilt from the topics"
+        )
     if "full" in said or "No space" in said:
         return "Free some space on its disk; console goes on where it was"
     if "readonly" in said or "read-only" in said.lower() or "unable to open" in said or "Permission" in said:
