@@ -18,6 +18,7 @@ from handrail.contracts import Contracts
 from handrail.errors import Unreachable
 from handrail.health import readiness
 from handrail.local.ports import free_port
+from handrail.testing.clock import ManualClock
 from handrail_console import figures
 from handrail_console.follower import Follower, Seen
 from handrail_console.ledger import Ledger
@@ -25,6 +26,7 @@ from handrail_console.queries import Queries
 from handrail_console.source import Read
 from prometheus_client import generate_latest
 
+NOW = 1_767_261_723_000  # 2026-01-01 10:02:03 UTC
 NOWHERE = "127.0.0.1:1"
 CONTRACTS = Path(__file__).parents[3] / "contracts"
 
@@ -69,19 +71,28 @@ async def test_it_tells_how_much_is_to_come_and_then_that_kafka_is_away(ledger: 
     with pytest.raises(Enough):
         await follower.run()
     before, after = seen
-    assert figures.vitals(before).reasons() == ("is starting",)
+    assert figures.vitals(before, NOW).reasons() == ("is starting",)
     assert after.lag == {"runs": 3, "tasks": 0}
-    assert figures.vitals(after).reasons() == ("Kafka does not answer",)
-    metrics = generate_latest(figures.registry(lambda: after)).decode()
+    assert figures.vitals(after, NOW).reasons() == ("Kafka does not answer",)
+    metrics = generate_latest(figures.registry(lambda: after, ManualClock(NOW))).decode()
     assert 'handrail_ready{stage="console"} 0.0' in metrics
     assert 'handrail_ledger_lag_records{topic="runs"} 3.0' in metrics
     assert "handrail_ledger_looked_timestamp_seconds" in metrics
 
 
 def test_it_is_ready_while_it_can_look_however_much_is_to_come() -> None:
-    told = readiness([figures.vitals(Seen({"runs": 5_000, "tasks": 1}, at=1.0))])
+    seen = Seen({"runs": 5_000, "tasks": 1}, at=NOW / 1000)
+    told = readiness([figures.vitals(seen, NOW + 30_000)])
     assert told["ready"] is True
     assert told["stages"][0]["lag"] == 5_001  # type: ignore[index]
+
+
+def test_it_is_not_ready_when_it_has_not_looked_for_long_whatever_holds_it_up() -> None:
+    seen = Seen({"runs": 1}, at=NOW / 1000)
+    [why] = figures.vitals(seen, NOW + 31_000).reasons()
+    assert why.startswith("has not looked at the topics since 2026-01-01 10:02:03 UTC (31 s)")
+    metrics = generate_latest(figures.registry(lambda: seen, ManualClock(NOW + 31_000))).decode()
+    assert 'handrail_ready{stage="console"} 0.0' in metrics
 
 
 @pytest.mark.parametrize("module", ["handrail_console", "handrail_console.web"])

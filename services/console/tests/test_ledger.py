@@ -271,3 +271,30 @@ def test_what_was_wrong_with_which_field_of_which_contract_is_counted_by_day(
         (contract, "order_id", "missing", "2026-01-01", "order-to-invoice", 1, 1),
         (contract, "order_id", "missing", "2026-01-02", "order-to-invoice", 1, 1),
     ]
+
+
+def test_the_contract_that_was_broken_is_blamed_and_not_that_of_the_message_that_came(
+    ledger: Ledger, queries: Queries, records: Any
+) -> None:
+    """A request that the transform made; an event without what tells its run; a message that only looks like a name."""
+    came, made = "orders/order-accepted.v1", "billing/invoice-request.v1"
+    bad: dict[str, Any] = {"failure_class": "contract", "contract": came, "stage": "order-to-invoice.transform"}
+    ledger.apply(
+        [
+            records.letter(
+                **bad, letter="a", field="total_minor", message=f"{made}: total_minor is not valid: value > 0"
+            ),
+            records.letter(
+                **bad, letter="b", field="shop", message="the event has no shop, which tells its run from others"
+            ),
+            records.letter(**bad, letter="c", field="currency", message="currency: not/one.v1: is meant"),
+        ]
+    )
+    rows = queries.all(select(DATA_QUALITY.c["contract", "field", "problem"]).order_by(*DATA_QUALITY.c))
+    assert [tuple(row.values()) for row in rows] == [
+        (made, "total_minor", "invalid"),
+        (came, "currency", "invalid"),
+        (came, "shop", "missing"),
+    ]
+    [letter] = [one for one in queries.letters(LetterFilter()) if one["letter"] == "a"]
+    assert letter["contract"] == came

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -50,6 +51,30 @@ def test_every_migration_is_listed_in_order() -> None:
     config.set_main_option("path_separator", "os")
     walked = [one.revision for one in ScriptDirectory.from_config(config).walk_revisions()]
     assert tuple(reversed(walked)) == REVISIONS
+
+
+def test_what_people_have_built_on_a_view_outlives_a_migration(
+    place: Place, contracts: Contracts, records: Any
+) -> None:
+    if place.file:
+        place.file.parent.mkdir()
+    engine = place.engine()
+    with engine.begin() as connection:
+        if place.file is None:
+            connection.execute(text(f"CREATE SCHEMA {place.schema}"))
+        else:
+            connection.execute(text(f"PRAGMA application_id = {APPLICATION}"))
+        config = Config()
+        config.set_main_option("script_location", str(FOLDER))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        connection.execute(text("CREATE VIEW mine AS SELECT flow, found FROM measure_duplicates"))
+    engine.dispose()
+    with Ledger(place, contracts) as ledger:
+        ledger.apply([records.transition(1, "prepared", "prepared") for _ in range(2)])
+        with ledger.engine.begin() as connection:
+            assert connection.execute(text("SELECT * FROM mine")).all() == [("order-to-invoice", 1)]
 
 
 def test_two_that_come_at_once_make_one_ledger(place: Place, contracts: Contracts, records: Any) -> None:
@@ -123,6 +148,27 @@ def test_a_file_that_is_no_ledger_is_left_alone(path: Path, contracts: Contracts
         Ledger(path, contracts)
 
 
+@pytest.mark.parametrize("damage", ["its beginning", "a page of a table"])
+def test_a_damaged_ledger_can_be_read_from_the_topics_again_by_what_is_advised(
+    damage: str, path: Path, contracts: Contracts, records: Any
+) -> None:
+    """The advice names no rebuild, which would open the damaged file and fail alike."""
+    batch = [records.transition(n, "acting", "next", reason="x" * 200) for n in range(1, 200)]
+    with Ledger(path, contracts) as ledger:
+        ledger.apply(batch)
+    with path.open("r+b") as file:
+        if damage != "its beginning":
+            file.seek(3 * 4096)  # behind the schema's pages
+        file.write(b"\xff" * (path.stat().st_size - file.tell()))
+    with pytest.raises(StateError, match=r"can't be used: .*it is damaged: stop console, delete the file") as raised:
+        Ledger(path, contracts).apply([records.transition(200, "done", "outcome")])
+    assert "ledger rebuild" not in str(raised.value)
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    with Ledger(path, contracts) as anew:
+        assert anew.apply(batch) == 199
+
+
 def test_a_folder_that_can_not_be_written_is_said_plainly(tmp_path: Path, contracts: Contracts) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
@@ -174,6 +220,17 @@ def test_a_path_with_signs_of_a_url_is_a_path(tmp_path: Path, contracts: Contrac
     Ledger(odd, contracts).close()
     Queries.open(odd).close()
     assert odd.exists()
+
+
+def test_a_server_that_falls_silent_is_not_waited_for_for_ever(postgresql: str) -> None:
+    """By default the system gives up after hours; 20 s are over before anybody is told that console is stuck."""
+    engine = Place.of(postgresql).engine()
+    with engine.connect() as connection:
+        told = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+    engine.dispose()
+    assert told["tcp_user_timeout"] == "20000"
+    probes = int(told["keepalives_interval"]) * int(told["keepalives_count"])
+    assert int(told["keepalives_idle"]) + probes == 20
 
 
 def test_a_connection_that_is_cut_is_made_anew(postgresql: str, contracts: Contracts, records: Any) -> None:

@@ -25,11 +25,12 @@ OLD, NEW = "0a1b2c3d-0000-8000-8000-000000000001", "0a1b2c3d-0000-8000-8000-0000
 
 
 class Topics:
-    """Stands in for Kafka: one partition of `runs`, given out two records at a time. `broken`: nothing comes after them."""
+    """Stands in for Kafka: one partition of a topic, given out two records at a time. `broken`: nothing comes after them."""
 
     def __init__(self, records: Sequence[Record], *, broken: bool = False) -> None:
         self.records, self.broken = records, broken
-        self.beginnings = {("runs", 0): records[0].offset if records else 0}
+        self._where = (records[0].topic, 0)
+        self.beginnings = {self._where: records[0].offset}
         self._at = 0
 
     async def connect(self, positions: Any) -> Topics:
@@ -43,14 +44,14 @@ class Topics:
         pass
 
     async def ends(self) -> dict[tuple[str, int], int]:
-        return {("runs", 0): self.records[-1].offset + 1 if self.records else 0}
+        return {self._where: self.records[-1].offset + 1}
 
     async def read(self, limit: int, within_s: float) -> Read:
         some = self.records[self._at : self._at + 2]
         if self.broken and not some[1:]:
             raise Unreachable("Kafka does not answer")
         self._at += 2
-        reached = {("runs", 0): some[-1].offset + 1}
+        reached = {self._where: some[-1].offset + 1}
         return Read(some, reached, await self.ends())
 
 
@@ -63,6 +64,17 @@ def states(place: Place) -> dict[str, str]:
     queries = Queries.open(place)
     try:
         return {row["run"]: row["state"] for row in queries.runs()}
+    finally:
+        queries.close()
+
+
+def failures(place: Place) -> list[tuple[str, int, int]]:
+    """Letter, generation and time of each."""
+    queries = Queries.open(place)
+    try:
+        each = schema.FAILURES.c
+        asked = select(each.letter, each.generation, each.failed_at).order_by(each.letter, each.generation)
+        return [tuple(row.values()) for row in queries.all(asked)]
     finally:
         queries.close()
 
@@ -87,6 +99,27 @@ async def test_a_rebuild_replaces_all_and_a_console_that_runs_reads_on_from_ther
         later = records.transition(4, "failed", "outcome", run=NEW)
         assert console.apply([*topics, later]) == 1
         assert states(place) == {OLD: "done", NEW: "failed"}
+
+
+async def test_earlier_failures_of_a_letter_outlive_a_rebuild_though_their_topic_was_compacted(
+    place: Place, contracts: Contracts, records: Any
+) -> None:
+    """A failed three times, and its topic has the last one. B is not there any more; what was said of C was wrong."""
+    later = 3_600_000
+    a1, a2, a3 = (records.letter(letter="A", generation=n, message=f"time {n}") for n in (1, 2, 3))
+    b1 = records.letter(letter="B")
+    c1 = records.letter(letter="C", failed_at=(begun := a1.timestamp) + later)
+    with Ledger(place, contracts) as console:
+        console.apply([a1, a2, a3, b1, c1])
+        with console.engine.begin() as connection:
+            wrong = dict(
+                connection.execute(select(schema.FAILURES).where(schema.FAILURES.c.letter == "C")).mappings().one()
+            )
+            connection.execute(schema.FAILURES.insert(), wrong | {"generation": 2})
+            connection.execute(schema.FAILURES.update().where(schema.FAILURES.c.letter == "C").values(failed_at=begun))
+    for _ in range(2):
+        await rebuild(place, contracts, Topics([a3, c1]).connect, lambda *_: None)
+        assert failures(place) == [("A", 1, begun), ("A", 2, begun), ("A", 3, begun), ("C", 1, begun + later)]
 
 
 async def test_a_rebuild_that_can_not_be_finished_changes_nothing_and_leaves_nothing(

@@ -17,6 +17,7 @@ from handrail_console.queries import Queries
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
+from sqlalchemy.event import listens_for
 
 START = 1_767_261_723_000  # Thursday, 2026-01-01 10:02:03 UTC
 MIN = 60_000
@@ -166,6 +167,51 @@ def test_duplicate_prevention(queries: Queries) -> None:
     assert rows(queries, "measure_duplicates") == [("all", FIRST, 4, 1, 0.8)]
 
 
+def test_a_run_that_went_its_way_twice_is_one_duplicate_that_was_found(
+    place: Place, contracts: Contracts, records: Any
+) -> None:
+    """Of two runs one came twice, with three steps, and one three times, with two: three runs too many."""
+    told = History(records)
+    steps = [(n, "acting", "next", {"step": "invoice"}) for n in range(3)]
+    for _ in range(2):
+        told.run("A1", "AUTO", *steps)
+    for _ in range(3):
+        told.run("A2", "AUTO", *steps[:2])
+    told.duplicates(3, 9, INGEST, None)
+    with Ledger(place, contracts) as ledger:
+        ledger.apply(told.all)
+    asked = Queries.open(place)
+    assert rows(asked, "measure_duplicates") == [("all", FIRST, 9, 3, 0.75)]
+    assert [group.found for group in measure(asked.cases(0), None)] == [3]
+    asked.close()
+
+
+def test_what_is_not_known_is_null_in_every_database(place: Place, contracts: Contracts, records: Any) -> None:
+    """No duplicate came, and one of two runs finished by hand has lost the transition that asked for a person."""
+    told = History(records)
+    told.duplicates(3, 0, INGEST, None)
+    done = (45, "done-by-hand", "human-decision", {"task": "T"})
+    told.run("A1", "AUTO", (15, "manual", "outcome", {"task": "T"}), done)
+    told.run("A2", "AUTO", done)
+    with Ledger(place, contracts) as ledger:
+        ledger.apply(told.all)
+    asked = Queries.open(place)
+    assert rows(asked, "measure_duplicates") == [("all", FIRST, 0, 0, None)]
+    assert rows(asked, "measure_manual")[0] == ("all", FIRST, 2, 2, 1.0, 30 * MIN, None)
+    [group] = measure(asked.cases(0), None)
+    assert (quantile(group.by_hand, 50), quantile(group.by_hand, 95)) == (30 * MIN, None)
+    asked.close()
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("view", "index"), [("by_hand", "transitions_by_hand"), ("measured_duplicates", "transitions_repeated")]
+)
+def test_the_few_rows_that_count_are_found_without_reading_all(queries: Queries, view: str, index: str) -> None:
+    plan = queries.all(text(f"EXPLAIN QUERY PLAN SELECT * FROM {view}"))
+    assert any(index in row["detail"] for row in plan), plan
+
+
 def test_manual_fallback(queries: Queries) -> None:
     """First week: B1, B2, A3 and A4 are finished, A4 by hand after 30 minutes. Second: B6 after 60; B7 is under way."""
     assert rows(queries, "measure_manual") == [
@@ -197,6 +243,28 @@ def test_who_is_waited_for(queries: Queries) -> None:
     ]
 
 
+def test_a_task_of_which_compaction_left_only_the_closing_has_waited_since_it_was_opened(
+    place: Place, contracts: Contracts, records: Any
+) -> None:
+    """T4 of A4 from 15 to 45 min, T6 of B6 from the next week's 1 to 61 min: as if both records had been read."""
+    told = History(records)
+    told.run(
+        "A4", "AUTO", (15, "manual", "outcome", {"task": "T4"}), (45, "done-by-hand", "human-decision", {"task": "T4"})
+    )
+    opened = (WEEK + 1, "waiting", "decision", {"task": "T6"})
+    told.run("B6", "BUILDING", opened, (WEEK + 61, "waiting", "human-decision", {"task": "T6"}))
+    for task, run, group, closed in (("T4", "A4", "billing-ops", 45), ("T6", "B6", "credit", WEEK + 61)):
+        told.all.append(records.task(task=task, run=run, group=group, at=START + closed * MIN, state="done"))
+    with Ledger(place, contracts) as ledger:
+        ledger.apply(told.all)
+    asked = Queries.open(place)
+    assert rows(asked, "measure_waiting") == [
+        ("billing-ops", FIRST, 1, 0, None, 30 * MIN, 30 * MIN, 30 * MIN),
+        ("credit", SECOND, 1, 0, None, 60 * MIN, 60 * MIN, 60 * MIN),
+    ]
+    asked.close()
+
+
 def test_the_command_comes_to_the_same_as_the_views(queries: Queries) -> None:
     cases = queries.cases(0)
     for group in [*measure(cases, "week"), *measure(cases, "segment")]:
@@ -208,6 +276,31 @@ def test_the_command_comes_to_the_same_as_the_views(queries: Queries) -> None:
             names = ("failures", "recovered", "still_open", "discarded", "oldest_open_at")
             assert row[2:7] == tuple(recovery[name] for name in names)
             assert row[10:] == (recovery["p50_ms"], recovery["p95_ms"])
+
+
+def test_the_measures_are_of_one_moment_however_much_is_written_while_they_are_read(
+    place: Place, contracts: Contracts, records: Any
+) -> None:
+    told = History(records)
+    told.run("A1", "AUTO", (0, "prepared", "prepared", {}))
+    late = History(records)
+    late.run(
+        "A2", "AUTO", (1, "manual", "outcome", {"task": "T"}), (2, "done-by-hand", "human-decision", {"task": "T"})
+    )
+    with Ledger(place, contracts) as ledger:
+        ledger.apply(told.all)
+        asked = Queries.open(place)
+
+        @listens_for(asked._engine, "after_cursor_execute")
+        def another_run_ends(_: object, __: object, statement: str, *___: object) -> None:
+            if "measured_runs" in statement:  # the first one that is asked
+                ledger.apply(late.all)
+
+        [before] = measure(asked.cases(0), None)
+        [after] = measure(asked.cases(0), None)
+    assert (before.runs.total(), len(before.by_hand)) == (1, 0)
+    assert (after.runs.total(), len(after.by_hand)) == (2, 1)
+    asked.close()
 
 
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
+from handrail.clock import SystemClock
 from handrail.contracts import Contracts
 from handrail.errors import ConfigError, Unreachable
 from handrail.health import listening
@@ -44,8 +45,9 @@ async def serve(settings: Settings) -> None:
     """Keep the ledger up with the topics until SIGTERM or SIGINT. Raises ConfigError."""
     with Ledger(settings.ledger, Contracts.load(settings.contracts, max_bytes=LETTER_BYTES)) as ledger:
         follower = Follower(ledger, partial(Source.open, settings.bootstrap))
-        registry = figures.registry(lambda: follower.seen)
-        with listening(settings.http, lambda: [figures.vitals(follower.seen)], registry):
+        clock = SystemClock()
+        registry = figures.registry(lambda: follower.seen, clock)
+        with listening(settings.http, lambda: [figures.vitals(follower.seen, clock.now())], registry):
             following = asyncio.create_task(follower.run())
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -19,6 +19,9 @@ from sqlalchemy.pool import QueuePool
 BUSY_S = 60.0
 """How long a writer waits for another one: a rebuild's last step takes seconds on a large ledger."""
 CONNECT_S = 8
+LOST_S = 20
+"""So long a connection to PostgreSQL may be silent before it is lost. Without it a network that swallows everything, and a
+server that was switched off, would hold up the writer for as long as the system likes: for hours, or for ever."""
 STEPS = 10_000
 """So many steps of SQLite's machine (about 0.1 ms) pass between two looks at the time."""
 SCHEMA = "handrail"
@@ -78,7 +81,16 @@ class Place:
                 pool_size=1,
                 max_overflow=0,
                 pool_pre_ping=True,
-                connect_args={"options": options, "connect_timeout": CONNECT_S, "application_name": "handrail-console"},
+                connect_args={
+                    "options": options,
+                    "connect_timeout": CONNECT_S,
+                    "application_name": "handrail-console",
+                    "tcp_user_timeout": LOST_S * 1000,
+                    "keepalives": 1,
+                    "keepalives_idle": LOST_S // 2,
+                    "keepalives_interval": LOST_S // 4,
+                    "keepalives_count": 2,
+                },
             )
         except (ImportError, NoSuchModuleError) as error:
             raise ConfigError(f"HANDRAIL_LEDGER={self}: its driver is not there: {error}") from error
@@ -147,6 +159,12 @@ def _is_away(error: DBAPIError) -> bool:
 
 
 def _advice(said: str) -> str:
+    if "not a database" in said or "malformed" in said:
+        # A rebuild opens what is there, so it would fail as console does.
+        return (
+            "If it is not Handrail's, name another file with HANDRAIL_LEDGER. Else it is damaged: stop console, delete the "
+            "file and its -wal and -shm, start console; it is rebuilt from the topics"
+        )
     if "full" in said or "No space" in said:
         return "Free some space on its disk; console goes on where it was"
     if "readonly" in said or "read-only" in said.lower() or "unable to open" in said or "Permission" in said:

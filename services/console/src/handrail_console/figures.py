@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
+from handrail.clock import Clock
 from handrail.vitals import Vitals
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -12,30 +14,46 @@ from prometheus_client.registry import Collector
 from handrail_console.follower import Seen
 
 SERVICE = "console"
+STUCK_MS = 30_000
+"""It looks several times a second. A batch takes seconds at most, and Kafka being away is said within 16 s."""
 
 
-def vitals(seen: Seen) -> Vitals:
-    """Ready once it has looked, and while it can look; how much is to come is told, and no reason to restart it."""
+def vitals(seen: Seen, now: int) -> Vitals:
+    """Ready once it has looked, and while it looks; how much is to come is told, and no reason to restart it.
+
+    `now` in ms since the epoch. What it waits for when it is stuck (its database, mostly) it can't say: nothing came back.
+    """
     if seen.away is not None:
         return Vitals(SERVICE, "away", troubles=(seen.away,))
-    return Vitals(SERVICE, "new" if seen.at is None else "follow", lag={0: sum(seen.lag.values())})
+    lag = {0: sum(seen.lag.values())}
+    if seen.at is None:
+        return Vitals(SERVICE, "new", lag=lag)
+    silent = now - seen.at * 1000
+    if silent <= STUCK_MS:
+        return Vitals(SERVICE, "follow", lag=lag)
+    since = f"has not looked at the topics since {datetime.fromtimestamp(seen.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    stuck = f"{since} ({silent / 1000:.0f} s): does the disk or the database of the ledger answer?"
+    return Vitals(SERVICE, "stuck", lag=lag, troubles=(stuck,))
 
 
-def registry(seen: Callable[[], Seen]) -> CollectorRegistry:
+def registry(seen: Callable[[], Seen], clock: Clock) -> CollectorRegistry:
     """A registry of its own."""
     made = CollectorRegistry()
-    made.register(_Ledger(seen))
+    made.register(_Ledger(seen, clock))
     return made
 
 
 class _Ledger(Collector):
-    def __init__(self, seen: Callable[[], Seen]) -> None:
+    def __init__(self, seen: Callable[[], Seen], clock: Clock) -> None:
         self._seen = seen
+        self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
         seen = self._seen()
-        ready = GaugeMetricFamily("handrail_ready", "1 when it follows the topics, 0 while it can't.", labels=["stage"])
-        ready.add_metric([SERVICE], 0.0 if vitals(seen).reasons() else 1.0)
+        ready = GaugeMetricFamily(
+            "handrail_ready", "1 when it follows the topics, 0 while it does not.", labels=["stage"]
+        )
+        ready.add_metric([SERVICE], 0.0 if vitals(seen, self._clock.now()).reasons() else 1.0)
         yield ready
         lag = GaugeMetricFamily("handrail_ledger_lag_records", "Records that the ledger lacks.", labels=["topic"])
         for topic, records in seen.lag.items():

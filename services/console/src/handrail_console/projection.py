@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from handrail.contracts import Contracts
+from handrail.contracts.model import NAME
 from handrail.errors import ContractBroken, Failure
 
 Row = dict[str, Any]
@@ -102,6 +103,7 @@ def _letter(value: Row, _: Record) -> list[Change]:
     failure = {
         **value,
         "flow": value["flow"] or flow_of(value["stage"]),
+        "contract": _broken(value),
         "problem": _problem(value["field"], value["message"]),
     }
     value["headers"] = _storable(json.dumps(headers, ensure_ascii=False))
@@ -117,11 +119,22 @@ def flow_of(stage: str) -> str | None:
     return None
 
 
+def _broken(letter: Row) -> str | None:
+    """The contract that was broken: the one that the message names, else that of what came in.
+
+    A good event may become a request that is not: the letter then has the event's contract, and the message the request's.
+    """
+    came: str | None = letter["contract"]
+    name, colon, _ = str(letter["message"]).partition(": ")
+    return name if colon and letter["failure_class"] == "contract" and NAME.fullmatch(name) else came
+
+
 def _problem(name: str | None, message: str) -> str | None:
-    """What is wrong with a contract's field, by the words of `handrail.contracts`."""
+    """What is wrong with a contract's field, by the words of `handrail.contracts` and of `handrail.flow.bound`."""
     if name is None:
         return None
-    return "missing" if f"{name} is missing" in message or f"{name} is empty" in message else "invalid"
+    words = (f"{name} is missing", f"{name} is empty", f"has no {name},")
+    return "missing" if any(one in message for one in words) else "invalid"
 
 
 def readable(raw: bytes | None) -> str | dict[str, str] | None:

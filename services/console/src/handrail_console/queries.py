@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Engine, Select, Table, Text, and_, case, column, func, or_, select, table
+from sqlalchemy import Column, Connection, Engine, Select, Table, Text, and_, case, column, func, or_, select, table
 from sqlalchemy.sql.selectable import TableClause
 
 from handrail_console import schema
@@ -201,27 +202,12 @@ class Queries:
         return None if newest is None else int(newest)
 
     def cases(self, since: int, flow: str | None = None) -> Cases:
-        """What the measures are made of: runs that began, and other things that happened, since then."""
+        """What the measures are made of: runs that began, and other things that happened, since then.
 
-        def counted(name: str, what: str) -> list[Row]:
-            view = table(name, *(column(each) for each in ("flow", "segment", "week", "began_at", what)))
-            keys = [view.c.flow, view.c.segment, view.c.week, view.c[what]]
-            return self.all(narrowed(select(*keys, func.count().label("n")), view).group_by(*keys))
-
-        def each(name: str, *what: str) -> list[Row]:
-            view = table(name, *(column(one) for one in ("flow", "week", "began_at", *what)))
-            return self.all(narrowed(select(view), view))
-
-        def narrowed(asked: Select[Any], view: TableClause) -> Select[Any]:
-            return _narrowed(asked.where(view.c.began_at >= since), [(view.c.flow, _one(flow))])
-
-        return Cases(
-            runs=counted("measured_runs", "state"),
-            failed=counted("measured_failures", "failure_class"),
-            recoveries=each("measured_recoveries", "segment", "failed_at", "took_ms", "discarded_at", "how"),
-            duplicates=each("measured_duplicates", "stopped", "found"),
-            by_hand=each("measured_by_hand", "segment", "why", "took_ms"),
-        )
+        All of one moment, whatever console writes meanwhile: no run counts in one measure and is not there in another.
+        """
+        with self._one_moment() as connection:
+            return _cases(connection, since, flow)
 
     def count(self, name: str) -> int:
         """Rows of a table."""
@@ -233,7 +219,16 @@ class Queries:
     def all(self, asked: Select[Any]) -> list[Row]:
         """The rows of a query of one's own."""
         with told(self._place), self._engine.begin() as connection:
-            return [dict(row) for row in connection.execute(asked).mappings()]
+            return _rows(connection, asked)
+
+    @contextmanager
+    def _one_moment(self) -> Iterator[Connection]:
+        """Several queries see the ledger as it was at the first of them. In SQLite any transaction does that."""
+        with told(self._place), self._engine.connect() as connection:
+            if self._place.file is None:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
 
     def _beginning(self, where: Table | TableClause, name: str, prefix: str, limit: int) -> list[Row]:
         if not prefix:
@@ -241,6 +236,32 @@ class Queries:
         key: Column[str] = where.c[name]  # type: ignore[assignment]
         begins = func.substr(key, 1, len(prefix), type_=Text) == prefix
         return self.all(select(where).where(begins).order_by(key).limit(limit))
+
+
+def _rows(connection: Connection, asked: Select[Any]) -> list[Row]:
+    return [dict(row) for row in connection.execute(asked).mappings()]
+
+
+def _cases(connection: Connection, since: int, flow: str | None) -> Cases:
+    def counted(name: str, what: str) -> list[Row]:
+        view = table(name, *(column(each) for each in ("flow", "segment", "week", "began_at", what)))
+        keys = [view.c.flow, view.c.segment, view.c.week, view.c[what]]
+        return _rows(connection, narrowed(select(*keys, func.count().label("n")), view).group_by(*keys))
+
+    def each(name: str, *what: str) -> list[Row]:
+        view = table(name, *(column(one) for one in ("flow", "week", "began_at", *what)))
+        return _rows(connection, narrowed(select(view), view))
+
+    def narrowed(asked: Select[Any], view: TableClause) -> Select[Any]:
+        return _narrowed(asked.where(view.c.began_at >= since), [(view.c.flow, _one(flow))])
+
+    return Cases(
+        runs=counted("measured_runs", "state"),
+        failed=counted("measured_failures", "failure_class"),
+        recoveries=each("measured_recoveries", "segment", "failed_at", "took_ms", "discarded_at", "how"),
+        duplicates=each("measured_duplicates", "stopped", "found"),
+        by_hand=each("measured_by_hand", "segment", "why", "took_ms"),
+    )
 
 
 def _one(value: str | None) -> Sequence[str]:

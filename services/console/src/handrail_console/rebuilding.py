@@ -117,21 +117,30 @@ def _drop(connection: Connection, aside: Place) -> None:
     connection.commit()
 
 
-def _outdated(table: Table, beginnings: Positions) -> Delete:
-    """What goes. Counts from before where `stats` begins by now are kept: that topic has a day of them only."""
-    if table is not schema.STAGE_COUNTS:
-        return delete(table)
-    counts = schema.STAGE_COUNTS.c
-    return delete(table).where(
-        or_(
-            false(),
-            *(
-                and_(counts.partition == partition, counts.offset >= beginning)
-                for (topic, partition), beginning in beginnings.items()
-                if topic == "stats"
-            ),
+def _outdated(table: Table, beginnings: Positions, beside: str) -> Delete:
+    """What goes from the ledger. Kept is what a topic no longer has, where without it the measures would come to look better.
+
+    Counts from before where `stats` begins by now: that topic has a day of them only. And earlier failures of the letters
+    that are there (`beside`): `dead-letters` is compacted, so it has the newest of each.
+    """
+    if table is schema.STAGE_COUNTS:
+        counts = schema.STAGE_COUNTS.c
+        return delete(table).where(
+            or_(
+                false(),
+                *(
+                    and_(counts.partition == partition, counts.offset >= beginning)
+                    for (topic, partition), beginning in beginnings.items()
+                    if topic == "stats"
+                ),
+            )
         )
-    )
+    if table is schema.FAILURES:
+        there = table.to_metadata(MetaData(), schema=beside).alias("there")
+        of_it, here = there.c.letter == table.c.letter, there.c.generation <= table.c.generation
+        known = select(there.c.letter).where(of_it).correlate(table)
+        return delete(table).where(or_(~known.exists(), known.where(here).exists()))
+    return delete(table)
 
 
 def _put(place: Place, aside: Place, now: int, beginnings: Positions) -> None:
@@ -151,7 +160,7 @@ def _put(place: Place, aside: Place, now: int, beginnings: Positions) -> None:
                 for table in schema.METADATA.tables.values():
                     if table is not schema.LEDGER:
                         there = table.to_metadata(MetaData(), schema=beside)
-                        connection.execute(_outdated(table, beginnings))
+                        connection.execute(_outdated(table, beginnings, beside))
                         connection.execute(insert(table).from_select(list(table.c.keys()), select(there)))
                 connection.execute(schema.LEDGER.update(), {"id": str(uuid4()), "made_at": now, "seen_at": now})
     finally:

@@ -19,13 +19,15 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every migration, in order. The last one is what this build reads and writes."""
 APPLICATION = 0x48524C47
 """`PRAGMA application_id` of a SQLite ledger: the letters HRLG."""
 
 METADATA = MetaData()
 _FAILED = text("failure_class IS NOT NULL OR first_failure_at IS NOT NULL")
+_BY_HAND = text("state = 'done-by-hand'")
+_REPEATED = text("repeats > 0")
 
 
 def _table(name: str, *parts: Column | PrimaryKeyConstraint | Index) -> Table:  # type: ignore[type-arg]
@@ -106,6 +108,8 @@ TRANSITIONS = _table(
     Column("repeats", Integer, nullable=False, server_default="0"),
     PrimaryKeyConstraint("run", "sequence"),
     Index("transitions_that_failed", "run", "step", sqlite_where=_FAILED, postgresql_where=_FAILED),
+    Index("transitions_by_hand", "run", sqlite_where=_BY_HAND, postgresql_where=_BY_HAND),
+    Index("transitions_repeated", "run", sqlite_where=_REPEATED, postgresql_where=_REPEATED),
 )
 
 TASKS = _table(
