@@ -22,7 +22,7 @@ from handrail.settings import JAEGER_PORT
 PROGRAM = GoProgram(
     "jaeger", "github.com/jaegertracing/jaeger", "v1.76.0", "cmd/jaeger", takes="some 4 minutes on a quick machine"
 )
-IMAGE = "cr.jaegertracing.io/jaegertracing/jaeger:2.13.0"
+IMAGE = "jaegertracing/jaeger:2.13.0"
 """The release that the module's v1.76.0 is: both numbers are of one commit."""
 OTLP_PORT = 4318
 KEPT_TRACES = 50_000
