@@ -291,6 +291,7 @@ def test_a_stage_that_nobody_ever_heard_is_silent_too() -> None:
 
 
 def test_the_longest_window_of_any_flow_is_remembered() -> None:
-    assert horizon_ms(watched(), Limits()) == 300_000
+    assert horizon_ms(watched(), Limits()) == 315_000
+    assert horizon_ms(watched(), Limits(blocked_ms=1, stalled_ms=HOUR)) == HOUR + 15_000
     assert horizon_ms(watched(over_ms=HOUR), Limits()) == HOUR
     assert horizon_ms(watched(expect=expect(1, "24h")), Limits()) == 24 * HOUR

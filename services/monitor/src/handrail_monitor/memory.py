@@ -15,23 +15,32 @@ ALIVE_MS = 10_000
 """A process that was heard within this time is taken for alive."""
 YOUNG_MS = 10_000
 """What a process has counted so soon after its start was counted just now."""
+CALLS_FAILING, RUNS_FAILING = "calls-failing", "runs-failing"
 OWN = frozenset({"business", "rate_limited"})
 """Failures of calls in which the system is well: it says no, or asks to wait."""
 
 
 @dataclass(slots=True)
 class InARow:
-    """Failures since the last success, as seen once a second: a second with both counts as a success."""
+    """Failures since the last success, as seen once a second: a second with both counts as a success.
+
+    `held`: it was too long before monitor began, and no success was heard since.
+    """
 
     count: int = 0
     since: int = 0
+    held: bool = False
+
+    def too_long(self, limit: int) -> bool:
+        """Whether somebody must be told."""
+        return self.held or self.count >= limit
 
     def add(self, good: int, failed: int, at: int) -> None:
         """What one second brought."""
         if good:
-            self.count = 0
+            self.count, self.held = 0, False
         elif failed:
-            self.since = self.since if self.count else at
+            self.since = self.since if self.count or self.held else at
             self.count += failed
 
 
@@ -120,8 +129,7 @@ def failed_calls(counted: Mapping[str, int]) -> int:
 class Memory:
     """All facts so far. `horizon_ms`: the longest window that any rule asks for."""
 
-    def __init__(self, began: int, horizon_ms: int) -> None:
-        self.began = began
+    def __init__(self, horizon_ms: int) -> None:
         self.stages: dict[str, Stage] = {}
         self.letters: dict[str, Letter] = {}
         self.breakers: dict[str, Breaker] = {}
@@ -139,6 +147,19 @@ class Memory:
                     self.letters.pop(name, None)
                 case Breaker():
                     self.breakers[fact.system] = fact
+
+    def go_on(self, rule: str, subject: str, since: int) -> None:
+        """An alert fired before monitor began: a row of failures, which can't be counted again, holds until a success."""
+        if rule == CALLS_FAILING:
+            name, service = f"action.{subject}", "action"
+        elif rule == RUNS_FAILING:
+            name, service = f"{subject}.decision", "decision"
+        else:
+            return
+        stage = self.stages.setdefault(name, Stage(service, since, since))
+        row = stage.calls if rule == CALLS_FAILING else stage.runs
+        if not row.count:
+            row.since, row.held = since, True
 
     def _letter(self, fact: Letter) -> None:
         """The newest generation counts; within it closed is closed, whichever topic came first. Its age stays its own."""

@@ -15,7 +15,7 @@ from handrail.clock import Clock
 from handrail.vitals import Vitals
 
 from handrail_monitor.alerts import CONTRACT as ALERT
-from handrail_monitor.alerts import Alert, Board
+from handrail_monitor.alerts import FIRING, Alert, Board
 from handrail_monitor.facts import Fact, Gone, Told, fact_of
 from handrail_monitor.limits import Limits
 from handrail_monitor.memory import Memory
@@ -25,9 +25,9 @@ from handrail_monitor.watched import Watched
 
 SERVICE = "monitor"
 SETTLE_MS = 3_000
-"""After it hears itself it waits so long for the other partitions before it judges for the first time."""
+"""After it hears itself it waits so long for the other partitions before it judges."""
 LOOKS_MS = 5_000
-"""Its own last words may be so old when it judges: what it knows of the others is as old."""
+"""Its own last words may be so old when it judges: what it knows of the others is as old. Later its sight has a break."""
 BLIND_MS = 20_000
 AGAIN_MS = 60_000
 TELL_AGAIN_MS = 3_600_000
@@ -52,7 +52,7 @@ class Watch:
         self._watched, self._limits, self._clock, self._instance = watched, limits, clock, instance
         self._decode, self._record, self._tell = decode, record, tell
         self._began = clock.now()
-        self._memory = Memory(self._began, horizon_ms(watched, limits))
+        self._memory = Memory(horizon_ms(watched, limits))
         self._board = Board(watched, limits, self._began)
         self._restored = False
         self._sees_since: int | None = None
@@ -74,7 +74,11 @@ class Watch:
     # --- what comes in
 
     def restore(self, records: Iterable[tuple[str, bytes | None, bytes | None]]) -> None:
-        """All that the topics of states hold. The alerts among it are one's own, the first time only."""
+        """All that the topics of states hold. The alerts among it are one's own, the first time only.
+
+        The feed begins here, or begins anew: what it heard before is no sight without a break.
+        """
+        self._sees_since = None
         alerts: dict[str, Alert] = {}
         for topic, key, value in records:
             contract, body = self._read(topic, value)
@@ -91,6 +95,11 @@ class Watch:
         self._board = Board(self._watched, self._limits, now, [*before.values(), *self._board.firing()])
         for alert in before.values():
             self._newest[alert.alert] = alert
+            there = alert.subject in self._watched.flows or f"action.{alert.subject}" in self._watched.expected
+            if (
+                there and alert.state == FIRING and alert.severity == CRITICAL
+            ):  # shares, the warnings, are counted again
+                self._memory.go_on(alert.rule, alert.subject, alert.since)
             if now - alert.at < TELL_AGAIN_MS:  # whoever was not told before monitor ended
                 self._tell(alert)
 
@@ -116,7 +125,9 @@ class Watch:
         if fact is None:
             return
         if isinstance(fact, Told) and fact.service == SERVICE:
-            if fact.instance == self._instance:
+            if (
+                fact.instance == self._instance and self._clock.now() - fact.at <= LOOKS_MS
+            ):  # what is read again is older
                 self._heard_itself = self._clock.now()
                 self._sees_since = self._sees_since or self._heard_itself
             return
@@ -136,15 +147,18 @@ class Watch:
         now = self._clock.now()
         self._ticked = now
         blind = now - self._heard_itself
-        if blind > BLIND_MS:
+        if blind > LOOKS_MS:
             self._sees_since = None
+        since = self._sees_since
+        if blind > BLIND_MS:
             what = f"Kafka has given monitor nothing for {span(blind)}: not even its own words come back."
             self._step(self._board.step([Finding(KAFKA_AWAY, "kafka", CRITICAL, what)], now, judged={KAFKA_AWAY}))
-        elif blind > LOOKS_MS:
+        elif since is None or now - since < SETTLE_MS:
             self._board.step([], now, judged=())
-        elif self._sees_since is not None and now - self._sees_since >= SETTLE_MS:
+        else:
             self._memory.forget(now)
-            self._step(self._board.step(judge(Sight(self._memory, self._watched, self._limits, now)), now))
+            sight = Sight(self._memory, self._watched, self._limits, now, since)
+            self._step(self._board.step(judge(sight), now, sight.judged()))
         self._vitals = self._now(now, blind)
         if blind <= AGAIN_MS or now - self._begun_anew <= AGAIN_MS:
             return True
