@@ -186,6 +186,32 @@ def test_words_that_come_twice_or_late_count_once() -> None:
     assert world.findings() == {}
 
 
+def test_a_process_whose_clock_is_set_back_is_neither_silent_nor_uncounted() -> None:
+    world = World()
+    world.mute.add(ACTION)
+    for n in range(40):
+        world.second({})
+        world.counters[ACTION] = {"calls.transient": 6 if n > 30 else 0}
+        world.memory.hear([replace(world.told(ACTION), at=world.now - HOUR)])
+        assert list(world.findings()) == (["calls-failing/billing"] if n > 30 else [])
+    world.seconds(16)
+    assert "process-silent/action" in world.findings()
+
+
+def test_words_that_are_all_read_again_count_once_and_are_no_clock_that_was_set_back() -> None:
+    world = World()
+    said = []
+    for _ in range(30):
+        world.second({ACTION: {"calls.transient": 0}})
+        said.append(world.told(ACTION))
+    world.memory.hear_again()
+    world.memory.hear(said)
+    assert world.memory.stages[ACTION].last_at == world.now
+    world.mute.add(ACTION)
+    world.seconds(16)
+    assert list(world.findings()) == ["process-silent/action"]
+
+
 def test_two_processes_of_a_stage_are_one_stage() -> None:
     world = World(limits=Limits(in_a_row=3))
     for n in range(3):

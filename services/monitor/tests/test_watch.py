@@ -58,8 +58,8 @@ class Room:
             self.hear("monitor", Vitals("monitor"), self.instance)
         return self.watch.tick()
 
-    def hear(self, service: str, vitals: Vitals, instance: str = "1") -> None:
-        value = body(Process(service, instance, T0), vitals, self.clock.now())
+    def hear(self, service: str, vitals: Vitals, instance: str = "1", ago_ms: int = 0) -> None:
+        value = body(Process(service, instance, T0), vitals, self.clock.now() - ago_ms)
         self.watch.hear("stats", vitals.stage.encode(), self.contracts.encode("handrail/process-stats.v1", value))
 
     def begin(self, *records: Raw) -> None:
@@ -131,6 +131,36 @@ def test_what_failed_in_a_row_is_not_over_because_its_stage_says_nothing_at_all(
     for _ in range(30):
         room.second(mute={ACTION})
     assert (CALLS_OF_BILLING, "RESOLVED", 2) not in room.notices()
+
+
+def test_reading_for_minutes_what_was_said_before_is_not_called_silence_of_kafka(contracts: Contracts) -> None:
+    room = Room(contracts)
+    room.watch.restore([])
+    for _ in range(90):
+        room.clock.advance(1_000)
+        room.hear("action", Vitals(ACTION), ago_ms=3_600_000)
+        assert room.watch.tick()  # nor is the feed made anew
+    assert [one.phase for one in room.watch.vitals] == ["restore"]
+    for _ in range(25):
+        room.clock.advance(1_000)
+        room.hear("action", Vitals(ACTION))
+        room.watch.tick()
+    assert [one.what for one in room.told] == ["Monitor hears others, but its own words have not come back for 21 s."]
+
+
+@pytest.mark.parametrize("gap_ms", [60_000, 3_600_000, -60_000, -3_600_000])
+def test_a_pause_of_its_own_and_a_clock_that_is_set_are_nobody_elses_silence(contracts: Contracts, gap_ms: int) -> None:
+    room = Room(contracts)
+    room.begin()
+    room.second(**CALLS)
+    room.clock.advance(gap_ms)
+    assert room.second(sees=False)
+    for _ in range(15):
+        room.second()
+    assert room.notices() == [(CALLS_OF_BILLING, "FIRING", 1)]
+    for _ in range(18):
+        room.second(mute={ACTION})
+    assert (SILENT, "FIRING", 1) in room.notices()
 
 
 SILENT = "process-silent/action"
