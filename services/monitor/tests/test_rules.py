@@ -212,6 +212,23 @@ def test_words_that_are_all_read_again_count_once_and_are_no_clock_that_was_set_
     assert list(world.findings()) == ["process-silent/action"]
 
 
+def test_a_rolling_deploy_and_a_scale_up_are_no_restarts_again_and_again() -> None:
+    world = World()
+    last = dict.fromkeys(range(4), T0 - HOUR)
+    for moment in range(80):
+        if moment % 10 == 5 and moment < 40:  # one after the other is replaced
+            del last[min(last)]
+            last[max(last) + 1] = world.now
+        if moment == 60:
+            last |= dict.fromkeys(range(10, 16), world.now)
+        if moment == 70:
+            last = {name: at for name, at in last.items() if name < 10}  # and down again
+        world.second({})
+        for name, started in last.items():
+            world.memory.hear([replace(world.told(ACTION), instance=str(name), started_at=started)])
+    assert world.findings() == {}
+
+
 def test_two_processes_of_a_stage_are_one_stage() -> None:
     world = World(limits=Limits(in_a_row=3))
     for n in range(3):

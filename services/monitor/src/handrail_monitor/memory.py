@@ -117,6 +117,11 @@ class Stage:
         """The last words of the processes that were there then."""
         return [one for one in self.processes.values() if now - one.at <= ALIVE_MS]
 
+    def most_at_once(self) -> int:
+        """How many processes it had at the same time, as far back as is remembered."""
+        spans = [(one.started_at, one.at) for one in self.processes.values()]
+        return max((sum(start <= began < end for start, end in spans) for began, _ in spans), default=0)
+
     def total(self, gauge: str, now: int) -> int:
         return sum(one.gauges.get(gauge, 0) for one in self.alive(now))
 

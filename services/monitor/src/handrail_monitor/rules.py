@@ -90,10 +90,14 @@ def paused(sight: Sight) -> Iterator[Finding]:
 
 
 def restarts(sight: Sight) -> Iterator[Finding]:
-    """A stage whose process starts again and again. One service's stages start together: one finding."""
+    """A stage whose process starts again and again. One service's stages start together: one finding.
+
+    That one more process works beside the others is no restart: a deploy or a scale-up starts as many as work at once.
+    """
     most: dict[str, int] = {}
     for stage in sight.memory.stages.values():
         recent = sum(1 for at in stage.starts.values() if at > sight.now - sight.limits.window_ms)
+        recent -= max(0, stage.most_at_once() - 1)
         most[stage.service] = max(recent, most.get(stage.service, 0))
     for service, count in sorted(most.items()):
         if count > sight.limits.restarts:

@@ -192,9 +192,7 @@ class Watch:
         """What is not counted again, as it was counted by a monitor before this one, or before the clock was set."""
         for alert in alerts:
             there = alert.subject in self._watched.flows or f"action.{alert.subject}" in self._watched.expected
-            if (
-                there and alert.state == FIRING and alert.severity == CRITICAL
-            ):  # shares, the warnings, are counted again
+            if there and alert.state == FIRING and alert.severity == CRITICAL:  # warnings are of shares: counted again
                 self._memory.go_on(alert.rule, alert.subject, min(alert.since, self._clock.now()))
 
     def _step(self, alerts: list[Alert]) -> None:
