@@ -38,7 +38,7 @@ class World:
     def __init__(self, watched: Watched = WATCHED, limits: Limits | None = None) -> None:
         self.now = T0
         self.watched, self.limits = watched, limits or Limits()
-        self.memory = Memory(T0, horizon_ms(self.watched, self.limits))
+        self.memory = Memory(horizon_ms(self.watched, self.limits))
         self.counters: dict[str, dict[str, int]] = {}
         self.gauges: dict[str, dict[str, int]] = {}
         self.mute: set[str] = set()
@@ -72,7 +72,7 @@ class World:
         return Told(SERVICES[stage], instance, self.started[stage], stage, (), counters, gauges, self.now)
 
     def findings(self) -> dict[str, Finding]:
-        found = judge(Sight(self.memory, self.watched, self.limits, self.now))
+        found = judge(Sight(self.memory, self.watched, self.limits, self.now, T0))
         names = [f"{one.rule}/{one.subject}" for one in found]
         assert len(set(names)) == len(names), f"one condition found twice: {names}"
         return dict(zip(names, found, strict=True))

@@ -186,6 +186,49 @@ def test_words_that_come_twice_or_late_count_once() -> None:
     assert world.findings() == {}
 
 
+def test_a_process_whose_clock_is_set_back_is_neither_silent_nor_uncounted() -> None:
+    world = World()
+    world.mute.add(ACTION)
+    for n in range(40):
+        world.second({})
+        world.counters[ACTION] = {"calls.transient": 6 if n > 30 else 0}
+        world.memory.hear([replace(world.told(ACTION), at=world.now - HOUR)])
+        assert list(world.findings()) == (["calls-failing/billing"] if n > 30 else [])
+    world.seconds(16)
+    assert "process-silent/action" in world.findings()
+
+
+def test_words_that_are_all_read_again_count_once_and_are_no_clock_that_was_set_back() -> None:
+    world = World()
+    said = []
+    for _ in range(30):
+        world.second({ACTION: {"calls.transient": 0}})
+        said.append(world.told(ACTION))
+    world.memory.hear_again()
+    world.memory.hear(said)
+    assert world.memory.stages[ACTION].last_at == world.now
+    world.mute.add(ACTION)
+    world.seconds(16)
+    assert list(world.findings()) == ["process-silent/action"]
+
+
+def test_a_rolling_deploy_and_a_scale_up_are_no_restarts_again_and_again() -> None:
+    world = World()
+    last = dict.fromkeys(range(4), T0 - HOUR)
+    for moment in range(80):
+        if moment % 10 == 5 and moment < 40:  # one after the other is replaced
+            del last[min(last)]
+            last[max(last) + 1] = world.now
+        if moment == 60:
+            last |= dict.fromkeys(range(10, 16), world.now)
+        if moment == 70:
+            last = {name: at for name, at in last.items() if name < 10}  # and down again
+        world.second({})
+        for name, started in last.items():
+            world.memory.hear([replace(world.told(ACTION), instance=str(name), started_at=started)])
+    assert world.findings() == {}
+
+
 def test_two_processes_of_a_stage_are_one_stage() -> None:
     world = World(limits=Limits(in_a_row=3))
     for n in range(3):
@@ -291,6 +334,7 @@ def test_a_stage_that_nobody_ever_heard_is_silent_too() -> None:
 
 
 def test_the_longest_window_of_any_flow_is_remembered() -> None:
-    assert horizon_ms(watched(), Limits()) == 300_000
+    assert horizon_ms(watched(), Limits()) == 315_000
+    assert horizon_ms(watched(), Limits(blocked_ms=1, stalled_ms=HOUR)) == HOUR + 15_000
     assert horizon_ms(watched(over_ms=HOUR), Limits()) == HOUR
     assert horizon_ms(watched(expect=expect(1, "24h")), Limits()) == 24 * HOUR

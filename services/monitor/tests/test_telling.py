@@ -219,6 +219,9 @@ def test_outlets_are_made_as_the_settings_say() -> None:
         ("WEBHOOK", "hooks.example.com/secret", "no http"),
         ("SMTP_TLS", "ssl", "starttls"),
         ("SMTP", "mail:x", "host:port"),
+        ("SMTP", "smtp://user:secret@mail.example.com/", "host:port"),
+        ("SMTP", "user:secret@mail.example.com:25", "host:port"),
+        ("SMTP", "smtp://mail.example.com:25", "host:port"),
         ("MAIL_TO", "nobody", "write an address"),
         ("MAIL_FROM", "", "write an address"),
     ],
@@ -244,7 +247,8 @@ def test_limits_are_read_from_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("WINDOW", "soon"), ("FAILED_RATE", "7"), ("IN_A_ROW", "-1"), ("LEAST", "1.5")]
+    ("name", "value"),
+    [("WINDOW", "soon"), ("FAILED_RATE", "7"), ("IN_A_ROW", "-1"), ("LEAST", "1.5"), ("LEAST", "0"), ("IN_A_ROW", "0")],
 )
 def test_a_limit_that_is_none_is_refused(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"HANDRAIL_MONITOR_{name}"):

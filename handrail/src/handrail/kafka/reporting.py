@@ -97,7 +97,7 @@ def reporting(
 
 
 def producer(bootstrap: str, service: str) -> dict[str, str | int]:
-    """Settings of a producer that forgets rather than waits."""
+    """Settings of a producer that forgets rather than waits, and reconnects soon: who is not heard is taken for silent."""
     return {
         "bootstrap.servers": bootstrap,
         "client.id": f"{service}-reporter",
@@ -105,6 +105,7 @@ def producer(bootstrap: str, service: str) -> dict[str, str | int]:
         "message.timeout.ms": 5_000,
         "queue.buffering.max.messages": 1_000,
         "linger.ms": 20,
+        "reconnect.backoff.max.ms": 1_000,
         "compression.type": "lz4",
         "log_level": 0,
     }

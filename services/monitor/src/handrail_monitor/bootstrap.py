@@ -33,7 +33,7 @@ from handrail_monitor.settings import Telling
 from handrail_monitor.watch import SERVICE, Watch
 from handrail_monitor.watched import Watched
 
-TICK_S = 1.0
+TICK_S, SOON_S = 1.0, 0.05
 MOST_AT_ONCE = 5_000
 
 
@@ -83,9 +83,9 @@ class Monitor:
             telling = asyncio.create_task(self._outlets.run())
             try:
                 while not stop.is_set() and self._failure is None:
-                    self._turn()
+                    more = self._turn()
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), TICK_S)
+                        await asyncio.wait_for(stop.wait(), SOON_S if more else TICK_S)
             finally:
                 telling.cancel()
                 await asyncio.gather(telling, return_exceptions=True)
@@ -93,8 +93,8 @@ class Monitor:
         if self._failure is not None:
             raise self._failure
 
-    def _turn(self) -> None:
-        """One second: what came, what it comes to, and what is written."""
+    def _turn(self) -> bool:
+        """One second: what came, what it comes to, and what is written. Whether more has come already."""
         with suppress(Empty):
             for _ in range(MOST_AT_ONCE):
                 came = self._raw.get_nowait()
@@ -105,9 +105,11 @@ class Monitor:
         if not self._watch.tick():
             self._feed.again()
         self._recorder.work()
+        return not self._raw.empty()
 
     def _told(self, alert: Alert, notifier: str) -> None:
         self._watch.told(alert, notifier)
+        self._recorder.work()  # at once: whoever is told and not written is told again when monitor is killed now
 
     def _fail(self, error: ConfigError) -> None:
         self._failure = error

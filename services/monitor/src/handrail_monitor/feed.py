@@ -54,7 +54,7 @@ class Feed(threading.Thread):
     def close(self) -> None:
         """End it, and wait for it for a while."""
         self._ended.set()
-        self.join(STOP_S)
+        self.join(STOP_S + 1)
 
     def run(self) -> None:
         failures = 0

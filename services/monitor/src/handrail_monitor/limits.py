@@ -68,6 +68,7 @@ def _value(name: str, field: str, text: str, share: bool) -> int | float:
         number = float(text) if share else int(text)
     except ValueError as error:
         raise ConfigError(f"{name}={text!r}: {error}") from None
-    if number < 0 or (share and not number <= 1):
-        raise ConfigError(f"{name}={text!r}: {'write a share from 0 to 1' if share else 'write a number from 0'}")
+    least = 1 if field in ("least", "in_a_row") else 0
+    if not number >= least or (share and not number <= 1):
+        raise ConfigError(f"{name}={text!r}: write {'a share from 0 to 1' if share else f'a number from {least}'}")
     return number

@@ -13,31 +13,45 @@ from handrail_monitor.facts import Breaker, Fact, Gone, Letter, Told
 
 ALIVE_MS = 10_000
 """A process that was heard within this time is taken for alive."""
+SET_BACK_MS = 10_000
+"""Words that are older than the last ones by more than that were not late: somebody set a clock."""
 YOUNG_MS = 10_000
 """What a process has counted so soon after its start was counted just now."""
+CALLS_FAILING, RUNS_FAILING = "calls-failing", "runs-failing"
 OWN = frozenset({"business", "rate_limited"})
 """Failures of calls in which the system is well: it says no, or asks to wait."""
 
 
 @dataclass(slots=True)
 class InARow:
-    """Failures since the last success, as seen once a second: a second with both counts as a success."""
+    """Failures since the last success, as seen once a second: a second with both counts as a success.
+
+    `held`: it was too long before monitor began, and no success was heard since.
+    """
 
     count: int = 0
     since: int = 0
+    held: bool = False
+
+    def too_long(self, limit: int) -> bool:
+        """Whether somebody must be told."""
+        return self.held or self.count >= limit
 
     def add(self, good: int, failed: int, at: int) -> None:
         """What one second brought."""
         if good:
-            self.count = 0
+            self.count, self.held = 0, False
         elif failed:
-            self.since = self.since if self.count else at
+            self.since = self.since if self.count or self.held else at
             self.count += failed
 
 
 @dataclass(slots=True)
 class Stage:
-    """One stage, all its processes together. `moved_at`: when it last took something, or had nothing to take."""
+    """One stage, all its processes together. `moved_at`: when it last took something, or had nothing to take.
+
+    `behind`: by how much a process's clock was set back; `again`: processes whose words are being read once more.
+    """
 
     service: str
     first_at: int
@@ -47,14 +61,19 @@ class Stage:
     processes: dict[str, Told] = field(default_factory=dict)
     steps: deque[tuple[int, Counter[str]]] = field(default_factory=deque)
     starts: dict[str, int] = field(default_factory=dict)
+    behind: dict[str, int] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
     calls: InARow = field(default_factory=InARow)
     runs: InARow = field(default_factory=InARow)
 
     def hear(self, told: Told) -> None:
         """The next words of one of its processes; what is older than its last ones is no news."""
         before = self.processes.get(told.instance)
-        if before is not None and told.at <= before.at:
-            return
+        if before is not None:
+            told = self._by_one_clock(before, told)
+            if told.at <= before.at:
+                return
+        self.again.discard(told.instance)
         self.service = told.service
         self.first_at = min(self.first_at, told.at)
         self.last_at = max(self.last_at, told.at)
@@ -77,6 +96,19 @@ class Stage:
         elif self.blocked_since is None:
             self.blocked_since = told.at
 
+    def _by_one_clock(self, before: Told, told: Told) -> Told:
+        """A process whose clock was set back is not silent: its times go on from its last word."""
+        name = told.instance
+        if told.at > before.at:
+            self.behind.pop(name, None)
+            return told
+        at = told.at + self.behind.get(name, 0)
+        grown = all(told.counters.get(counter, 0) >= number for counter, number in before.counters.items())
+        if before.at - at > SET_BACK_MS and grown and name not in self.again:
+            self.behind[name] = before.at + 1 - told.at
+            at = before.at + 1
+        return replace(told, at=at)
+
     def moment(self, now: int) -> int:
         """When to judge it: now, or when it last spoke. What it said then holds until it speaks again."""
         return now if now - self.last_at <= ALIVE_MS else self.last_at
@@ -84,6 +116,11 @@ class Stage:
     def alive(self, now: int) -> list[Told]:
         """The last words of the processes that were there then."""
         return [one for one in self.processes.values() if now - one.at <= ALIVE_MS]
+
+    def most_at_once(self) -> int:
+        """How many processes it had at the same time, as far back as is remembered."""
+        spans = [(one.started_at, one.at) for one in self.processes.values()]
+        return max((sum(start <= began < end for start, end in spans) for began, _ in spans), default=0)
 
     def total(self, gauge: str, now: int) -> int:
         return sum(one.gauges.get(gauge, 0) for one in self.alive(now))
@@ -106,6 +143,8 @@ class Stage:
             self.steps.popleft()
         self.processes = {name: one for name, one in self.processes.items() if one.at > before}
         self.starts = {name: at for name, at in self.starts.items() if at > before}
+        self.behind = {name: ms for name, ms in self.behind.items() if name in self.processes}
+        self.again &= self.processes.keys()
 
 
 def failed_calls(counted: Mapping[str, int]) -> int:
@@ -120,8 +159,7 @@ def failed_calls(counted: Mapping[str, int]) -> int:
 class Memory:
     """All facts so far. `horizon_ms`: the longest window that any rule asks for."""
 
-    def __init__(self, began: int, horizon_ms: int) -> None:
-        self.began = began
+    def __init__(self, horizon_ms: int) -> None:
         self.stages: dict[str, Stage] = {}
         self.letters: dict[str, Letter] = {}
         self.breakers: dict[str, Breaker] = {}
@@ -139,6 +177,24 @@ class Memory:
                     self.letters.pop(name, None)
                 case Breaker():
                     self.breakers[fact.system] = fact
+
+    def hear_again(self) -> None:
+        """From now on old words are read once more: they count once."""
+        for stage in self.stages.values():
+            stage.again = set(stage.processes)
+
+    def go_on(self, rule: str, subject: str, since: int) -> None:
+        """An alert fired before monitor began: a row of failures, which can't be counted again, holds until a success."""
+        if rule == CALLS_FAILING:
+            name, service = f"action.{subject}", "action"
+        elif rule == RUNS_FAILING:
+            name, service = f"{subject}.decision", "decision"
+        else:
+            return
+        stage = self.stages.setdefault(name, Stage(service, since, since))
+        row = stage.calls if rule == CALLS_FAILING else stage.runs
+        if not row.count:
+            row.since, row.held = since, True
 
     def _letter(self, fact: Letter) -> None:
         """The newest generation counts; within it closed is closed, whichever topic came first. Its age stays its own."""

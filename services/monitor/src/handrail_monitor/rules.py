@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from handrail_monitor.limits import Limits
-from handrail_monitor.memory import Memory, Stage, failed_calls
+from handrail_monitor.memory import CALLS_FAILING, RUNS_FAILING, InARow, Memory, Stage, failed_calls
 from handrail_monitor.times import span, within_hours
 from handrail_monitor.watched import FlowWatch, Watched
+from handrail_monitor.words import WORDS
 
 WARNING, CRITICAL = "WARNING", "CRITICAL"
+KAFKA_AWAY, PROCESS_SILENT = "kafka-away", "process-silent"
+BEYOND_MS = 15_000
+"""So much further than an age's limit is looked back, so that at its start monitor finds what is older than that."""
 ENDS = ("runs.done", "runs.done-by-hand", "runs.failed", "runs.rejected", "runs.compensated", "runs.cancelled")
 
 
@@ -31,18 +35,24 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a rule looks at."""
+    """What a rule looks at. Monitor has seen without a break from `since` on: silence before that tells nothing."""
 
     memory: Memory
     watched: Watched
     limits: Limits
     now: int
+    since: int
 
     def silent(self, stage: str) -> bool:
-        """Whether nobody tells of this stage."""
+        """Whether nobody tells of this stage, although monitor listens."""
         known = self.memory.stages.get(stage)
-        last = max(known.last_at if known else 0, self.memory.began)
+        last = max(known.last_at if known else 0, self.since)
         return self.now - last > self.limits.silent_ms
+
+    def judged(self) -> frozenset[str]:
+        """The rules whose findings are complete: that somebody is silent shows only after listening for so long."""
+        young = self.now - self.since <= self.limits.silent_ms
+        return frozenset(WORDS) - ({PROCESS_SILENT} if young else set())
 
     def heard(self) -> Iterator[tuple[str, Stage, int]]:
         """Every stage that has spoken, and when to judge it: a finding must not end because its process has died."""
@@ -63,7 +73,7 @@ def process_silent(sight: Sight) -> Iterator[Finding]:
         lasts = [known.last_at for name in names if (known := sight.memory.stages.get(name))]
         since = f"for {span(sight.now - max(lasts))}" if lasts else "since monitor began to listen"
         yield Finding(
-            "process-silent", service, CRITICAL, f"{service} has said nothing {since}: {', '.join(sorted(names))}."
+            PROCESS_SILENT, service, CRITICAL, f"{service} has said nothing {since}: {', '.join(sorted(names))}."
         )
 
 
@@ -80,10 +90,14 @@ def paused(sight: Sight) -> Iterator[Finding]:
 
 
 def restarts(sight: Sight) -> Iterator[Finding]:
-    """A stage whose process starts again and again. One service's stages start together: one finding."""
+    """A stage whose process starts again and again. One service's stages start together: one finding.
+
+    That one more process works beside the others is no restart: a deploy or a scale-up starts as many as work at once.
+    """
     most: dict[str, int] = {}
     for stage in sight.memory.stages.values():
         recent = sum(1 for at in stage.starts.values() if at > sight.now - sight.limits.window_ms)
+        recent -= max(0, stage.most_at_once() - 1)
         most[stage.service] = max(recent, most.get(stage.service, 0))
     for service, count in sorted(most.items()):
         if count > sight.limits.restarts:
@@ -97,10 +111,10 @@ def calls_failing(sight: Sight) -> Iterator[Finding]:
         system = name.removeprefix("action.")
         if system == name:
             continue
-        if stage.calls.count >= sight.limits.in_a_row:
+        if stage.calls.too_long(sight.limits.in_a_row):
             age = span(now - stage.calls.since)
-            what = f"{stage.calls.count} calls to {system} failed and none went well, for {age} now."
-            yield Finding("calls-failing", system, CRITICAL, what, system=system)
+            what = f"{_many(stage.calls)}calls to {system} failed and none went well, for {age} now."
+            yield Finding(CALLS_FAILING, system, CRITICAL, what, system=system)
             continue
         counted = stage.counted(now, sight.limits.window_ms)
         failed = failed_calls(counted)
@@ -108,7 +122,7 @@ def calls_failing(sight: Sight) -> Iterator[Finding]:
         if total >= sight.limits.least and failed / total > sight.limits.calls_failed_rate:
             window = span(sight.limits.window_ms)
             what = f"{failed} of {total} calls to {system} failed in {window}: {_classes(counted, 'calls.')}."
-            yield Finding("calls-failing", system, WARNING, what, system=system)
+            yield Finding(CALLS_FAILING, system, WARNING, what, system=system)
 
 
 def runs_failing(sight: Sight) -> Iterator[Finding]:
@@ -116,7 +130,8 @@ def runs_failing(sight: Sight) -> Iterator[Finding]:
     for flow in sight.watched.flows.values():
         window = sight.limits.window_ms if flow.over_ms is None else flow.over_ms
         limit = sight.limits.failed_rate if flow.failed_rate is None else flow.failed_rate
-        failed = total = row = 0
+        failed = total = 0
+        row = InARow()
         for name in flow.stages:
             stage = sight.memory.stages.get(name)
             if stage is None:
@@ -126,13 +141,13 @@ def runs_failing(sight: Sight) -> Iterator[Finding]:
             refused = 0 if ended or name.endswith(".decision") else counted["dead_letters"]
             failed += counted["runs.failed"] + refused
             total += ended + refused
-            row = max(row, stage.runs.count)
-        if row >= sight.limits.in_a_row:
-            what = f"{row} runs of {flow.name} failed, and none was done between them."
-            yield Finding("runs-failing", flow.name, CRITICAL, what, flow=flow.name)
+            row = max(row, stage.runs, key=lambda one: (one.held, one.count))
+        if row.too_long(sight.limits.in_a_row):
+            what = f"{_many(row)}runs of {flow.name} failed, and none was done between them."
+            yield Finding(RUNS_FAILING, flow.name, CRITICAL, what, flow=flow.name)
         elif total >= sight.limits.least and failed / total > limit:
             what = f"{failed} of {total} runs of {flow.name} failed in {span(window)}; {limit:.1%} are allowed."
-            yield Finding("runs-failing", flow.name, WARNING, what, flow=flow.name)
+            yield Finding(RUNS_FAILING, flow.name, WARNING, what, flow=flow.name)
 
 
 def oldest_letter(sight: Sight) -> Iterator[Finding]:
@@ -235,7 +250,6 @@ RULES: tuple[Rule, ...] = (
     breaker_open,
     blocked_keys,
 )
-KAFKA_AWAY = "kafka-away"
 
 
 def judge(sight: Sight) -> list[Finding]:
@@ -250,8 +264,14 @@ def _expected(flow: FlowWatch, limits: Limits) -> tuple[int, int]:
 
 def horizon_ms(watched: Watched, limits: Limits) -> int:
     """How far back any rule looks."""
-    windows = [limits.window_ms, *(_expected(flow, limits)[0] for flow in watched.flows.values())]
+    ages = max(limits.stalled_ms, limits.blocked_ms) + BEYOND_MS  # they are counted from what was heard
+    windows = [limits.window_ms, ages, *(_expected(flow, limits)[0] for flow in watched.flows.values())]
     return max([*windows, *(flow.over_ms or 0 for flow in watched.flows.values())])
+
+
+def _many(row: InARow) -> str:
+    """How many, where monitor has counted them itself."""
+    return "" if row.held else f"{row.count} "
 
 
 def _system(stage: str) -> str | None:

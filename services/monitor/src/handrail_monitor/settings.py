@@ -72,8 +72,8 @@ def _smtp(env: Mapping[str, str]) -> Smtp | None:
     host, colon, port = server.rpartition(":")
     if not colon:
         host, port = server, str(_PORTS[tls])
-    if not host or not port.isdecimal():
-        raise ConfigError(f"{PREFIX}SMTP={server!r}: write host:port, mail.example.com:587 say")
+    if not re.fullmatch(r"[^@/\s]+", host) or not port.isdecimal():  # it may hold a password: it is in no error
+        raise ConfigError(f"{PREFIX}SMTP: write host:port, mail.example.com:587 say")
     recipients = tuple(one.strip() for one in env.get(f"{PREFIX}MAIL_TO", "").split(",") if one.strip())
     sender = env.get(f"{PREFIX}MAIL_FROM", "").strip()
     for name, addresses in (("MAIL_TO", recipients), ("MAIL_FROM", (sender,))):

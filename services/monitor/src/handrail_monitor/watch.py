@@ -1,7 +1,8 @@
 """The watch: once a second all that was heard is judged, and what is new is recorded and told. No Kafka in here.
 
 It proves that it sees by hearing itself: its own words come back through Kafka (`process-stats` of the service monitor).
-While they do not, it says so, and judges nothing else: an alert must not end because nobody looks.
+While they do not, it says so, and judges nothing else: an alert must not end because nobody looks. Only while it still reads
+what was said before, which takes its time where a flow's `expect` looks back for hours, is that no fault of Kafka.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from handrail.clock import Clock
 from handrail.vitals import Vitals
 
 from handrail_monitor.alerts import CONTRACT as ALERT
-from handrail_monitor.alerts import Alert, Board
+from handrail_monitor.alerts import FIRING, Alert, Board
 from handrail_monitor.facts import Fact, Gone, Told, fact_of
 from handrail_monitor.limits import Limits
 from handrail_monitor.memory import Memory
@@ -25,9 +26,9 @@ from handrail_monitor.watched import Watched
 
 SERVICE = "monitor"
 SETTLE_MS = 3_000
-"""After it hears itself it waits so long for the other partitions before it judges for the first time."""
+"""After it hears itself it waits so long for the other partitions before it judges."""
 LOOKS_MS = 5_000
-"""Its own last words may be so old when it judges: what it knows of the others is as old."""
+"""Its own last words may be so old when it judges: what it knows of the others is as old. Later its sight has a break."""
 BLIND_MS = 20_000
 AGAIN_MS = 60_000
 TELL_AGAIN_MS = 3_600_000
@@ -52,11 +53,11 @@ class Watch:
         self._watched, self._limits, self._clock, self._instance = watched, limits, clock, instance
         self._decode, self._record, self._tell = decode, record, tell
         self._began = clock.now()
-        self._memory = Memory(self._began, horizon_ms(watched, limits))
+        self._memory = Memory(horizon_ms(watched, limits))
         self._board = Board(watched, limits, self._began)
         self._restored = False
         self._sees_since: int | None = None
-        self._heard_itself = self._begun_anew = self._began
+        self._heard_itself = self._heard_old = self._heard = self._begun_anew = self._began
         self._newest: dict[str, Alert] = {}
         self._vitals = Vitals(SERVICE)
         self._ticked = self._began
@@ -74,7 +75,13 @@ class Watch:
     # --- what comes in
 
     def restore(self, records: Iterable[tuple[str, bytes | None, bytes | None]]) -> None:
-        """All that the topics of states hold. The alerts among it are one's own, the first time only."""
+        """All that the topics of states hold. The alerts among it are one's own, the first time only.
+
+        The feed begins here, or begins anew: what it heard before is no sight without a break.
+        """
+        self._sees_since = None
+        self._memory.hear_again()
+        self._heard = self._clock.now()
         alerts: dict[str, Alert] = {}
         for topic, key, value in records:
             contract, body = self._read(topic, value)
@@ -88,6 +95,7 @@ class Watch:
         self._restored = True
         now = self._clock.now()
         before = {name: one for name, one in alerts.items() if name not in self._newest}
+        self._go_on(before.values())
         self._board = Board(self._watched, self._limits, now, [*before.values(), *self._board.firing()])
         for alert in before.values():
             self._newest[alert.alert] = alert
@@ -96,6 +104,7 @@ class Watch:
 
     def hear(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         """One record of a topic that Faust reads."""
+        self._heard = self._clock.now()
         contract, body = self._read(topic, value)
         self._learn(topic, key, value, contract, body)
 
@@ -115,11 +124,15 @@ class Watch:
         fact = fact or fact_of(contract, body)
         if fact is None:
             return
-        if isinstance(fact, Told) and fact.service == SERVICE:
-            if fact.instance == self._instance:
-                self._heard_itself = self._clock.now()
-                self._sees_since = self._sees_since or self._heard_itself
-            return
+        if isinstance(fact, Told):
+            now = self._clock.now()
+            if now - fact.at > BLIND_MS:
+                self._heard_old = now
+            if fact.service == SERVICE:
+                if fact.instance == self._instance and now - fact.at <= LOOKS_MS:  # what is read again is older
+                    self._heard_itself = now
+                    self._sees_since = self._sees_since or now
+                return
         self._memory.hear([fact])
 
     def told(self, alert: Alert, notifier: str) -> None:
@@ -134,22 +147,53 @@ class Watch:
     def tick(self) -> bool:
         """Judge and tell. False when it has heard nothing for so long that the feed should begin anew."""
         now = self._clock.now()
+        self._after_a_pause(now)
         self._ticked = now
-        blind = now - self._heard_itself
-        if blind > BLIND_MS:
+        if now - self._heard_itself > LOOKS_MS:
             self._sees_since = None
-            what = f"Kafka has given monitor nothing for {span(blind)}: not even its own words come back."
+        since = self._sees_since
+        blind = now - max(self._heard_itself, self._heard_old)
+        if blind > BLIND_MS:
+            if now - self._heard > BLIND_MS:
+                what = (
+                    f"Kafka has given monitor nothing for {span(now - self._heard)}: not even its own words come back."
+                )
+            else:
+                what = f"Monitor hears others, but its own words have not come back for {span(blind)}."
             self._step(self._board.step([Finding(KAFKA_AWAY, "kafka", CRITICAL, what)], now, judged={KAFKA_AWAY}))
-        elif blind > LOOKS_MS:
+        elif since is None or now - since < SETTLE_MS:
             self._board.step([], now, judged=())
-        elif self._sees_since is not None and now - self._sees_since >= SETTLE_MS:
+        else:
             self._memory.forget(now)
-            self._step(self._board.step(judge(Sight(self._memory, self._watched, self._limits, now)), now))
+            sight = Sight(self._memory, self._watched, self._limits, now, since)
+            self._step(self._board.step(judge(sight), now, sight.judged()))
         self._vitals = self._now(now, blind)
         if blind <= AGAIN_MS or now - self._begun_anew <= AGAIN_MS:
             return True
         self._begun_anew = now
         return False
+
+    def _after_a_pause(self, now: int) -> None:
+        """When it did not look for a while (it was stopped, or the clock was set) that is no silence of anybody else.
+
+        Where the clock went back, what the stages said lies in the future: it is forgotten, they speak again soon.
+        """
+        gap = now - self._ticked
+        if 0 <= gap <= LOOKS_MS:
+            return
+        self._log.warning("did not look", gap_ms=gap)
+        self._sees_since = None
+        self._heard_itself = self._heard_old = self._heard = self._begun_anew = now
+        if gap < 0:
+            self._memory.stages.clear()
+            self._go_on(self._board.firing())
+
+    def _go_on(self, alerts: Iterable[Alert]) -> None:
+        """What is not counted again, as it was counted by a monitor before this one, or before the clock was set."""
+        for alert in alerts:
+            there = alert.subject in self._watched.flows or f"action.{alert.subject}" in self._watched.expected
+            if there and alert.state == FIRING and alert.severity == CRITICAL:  # warnings are of shares: counted again
+                self._memory.go_on(alert.rule, alert.subject, min(alert.since, self._clock.now()))
 
     def _step(self, alerts: list[Alert]) -> None:
         for alert in alerts:
