@@ -82,11 +82,11 @@ class WebhookSink(Sink[dict[str, Any]]):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 sink.asked += 1
                 status = sink._answers.pop(0) if len(sink._answers) > 1 else sink._answers[0]
+                if status < 300:  # kept before it is answered, so that whoever was answered finds it
+                    sink.put(json.loads(body))
                 self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
-                if status < 300:
-                    sink.put(json.loads(body))
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the library gives it
                 """Silence."""
