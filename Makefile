@@ -24,10 +24,10 @@ setup: .venv/.ready ## Make the environment in .venv (locked, with hashes)
 demo: setup ## 3,000 TPC-H orders become invoices while services are killed (BREAK=dedupe|verify, KEEP=1)
 	@$(BIN)/python -m handrail_demo $(if $(BREAK),--break $(BREAK)) $(if $(KEEP),--keep)
 
-chaos: setup ## A storm of faults over all services, judged from outside (SEED= MINUTES= BROKERS= EVENTS= RATE= BURST= SLICE= MUTANT=file.patch KEEP=1)
+chaos: setup ## A storm of faults over all services, judged from outside (SEED= MINUTES= BROKERS= EVENTS= RATE= BURST= CALLS= SLICE= MUTANT=file.patch KEEP=1)
 	@$(BIN)/python -m handrail_chaos run $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(BROKERS),--brokers $(BROKERS)) $(if $(EVENTS),--events $(EVENTS)) $(if $(RATE),--rate $(RATE)) $(if $(BURST),--burst $(BURST)) \
-		$(if $(SLICE),--slice $(SLICE)) $(if $(MUTANT),--mutant $(MUTANT)) $(if $(KEEP),--keep)
+		$(if $(CALLS),--calls $(CALLS)) $(if $(SLICE),--slice $(SLICE)) $(if $(MUTANT),--mutant $(MUTANT)) $(if $(KEEP),--keep)
 
 chaos-mutants: setup ## Ten deliberately broken builds, and by which check each one is caught
 	@$(BIN)/python -m handrail_chaos mutants

@@ -53,6 +53,7 @@ def run(
         float,
         typer.Option("--burst", min=0.0, max=1.0, help="Publish so many seconds' worth at a time: larger batches."),
     ] = 0.0,
+    calls: Annotated[int, typer.Option(min=0, help="Calls in flight at each system; 0: as its file says.")] = 0,
     slice_s: Annotated[
         float, typer.Option("--slice", min=5.0, help="About how long a slice of two to four faults is, in seconds.")
     ] = SLICE_S,
@@ -69,7 +70,7 @@ def run(
     chosen = random.randrange(1, 1_000_000) if seed is None else seed
     asked = Asked(
         project=Path.cwd(), home=home.absolute(), seed=chosen, minutes=minutes, brokers=brokers, events=events,
-        rate=rate, burst_s=burst_s, slice_s=slice_s, mutant=mutant,
+        rate=rate, burst_s=burst_s, calls=calls, slice_s=slice_s, mutant=mutant,
     )  # fmt: skip
     if show_plan:
         for line in planned(asked, network=True).lines():
@@ -131,6 +132,8 @@ def _tell(report: Report, asked: Asked, console: Console) -> None:
         again += f" RATE={asked.rate:g}"
     if asked.burst_s:
         again += f" BURST={asked.burst_s:g}"
+    if asked.calls:
+        again += f" CALLS={asked.calls}"
     if asked.slice_s != SLICE_S:
         again += f" SLICE={asked.slice_s:g}"
     console.print(

@@ -38,6 +38,9 @@ def replicated(brokers: int) -> dict[str, int | str]:
         "share.coordinator.state.topic.replication.factor": brokers,
         "share.coordinator.state.topic.min.isr": enough,
         "replica.lag.time.max.ms": 5_000,
+        # A follower asks again as soon as there is a byte, and each time for all partitions: most of what brokers did.
+        "replica.fetch.min.bytes": 65_536,
+        "replica.fetch.wait.max.ms": 100,
         "controller.quorum.election.timeout.ms": 500,
         "controller.quorum.fetch.timeout.ms": 1_000,
         "unclean.leader.election.enable": "false",

@@ -22,7 +22,7 @@ TICK_S = 0.05
 AROUND_S = 85.0
 """What a short run needs beside its storm: to start, for the points that were missed, to heal, to judge."""
 SHORTEST_STORM_S = 20.0
-ROUND_S = 600.0
+ROUND_S = 900.0
 """A long storm goes through all fault points once in this time."""
 START_S = 1.5
 """About what a service needs to start on a busy machine."""

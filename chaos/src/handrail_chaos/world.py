@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from handrail.kafka.publishing import require_topic
 from handrail.local.ports import LOOPBACK
 from handrail.local.services import SANDBOX, SERVICES
@@ -50,6 +51,7 @@ class Asked:
     events: int = 0
     rate: float = RATE
     burst_s: float = 0.0
+    calls: int = 0
     slice_s: float = SLICE_S
     mutant: Path | None = None
 
@@ -130,12 +132,25 @@ class World:
         self.deaths.append(death)
         self.exits[f"{death.name}: {death.code}"] += 1
 
+    def _systems(self) -> dict[str, str]:
+        """Where the systems are described: in a copy, if another number of calls was asked for than they have."""
+        if not self.asked.calls:
+            return {}
+        folder = self.asked.home / "systems"
+        folder.mkdir(exist_ok=True)
+        for file in (self.asked.project / "systems").glob("*.yaml"):
+            system = yaml.safe_load(file.read_text(encoding="utf-8"))
+            system["limits"] = {**system.get("limits", {}), "concurrency": self.asked.calls}
+            (folder / file.name).write_text(yaml.safe_dump(system), encoding="utf-8")
+        return {"HANDRAIL_SYSTEMS": str(folder)}
+
     def _environment(self, sandbox: int, door: int, path: Sequence[Path]) -> dict[str, str]:
         demo = DemoPlan(self.asked.project, self.asked.home, 0, sandbox)
         paths = [*map(str, path), *filter(None, [os.environ.get("PYTHONPATH")])]
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith(("HANDRAIL_", "OTEL_"))},
             **demo.env(),
+            **self._systems(),
             "HANDRAIL_BOOTSTRAP": self.cluster.proxied,
             "HANDRAIL_SANDBOX_URL": f"http://{LOOPBACK}:{door}",
             **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}),
