@@ -141,6 +141,12 @@ def told(running: Company) -> Iterator[dict[str, Told]]:
     billing.mend("billing")
 
 
+def came(company: Company, trace: str) -> list[Span]:
+    """The spans of a trace, as soon as one has come (each service sends its own), or after 15 s."""
+    spans = company.collector.wait_until(lambda spans: any(span.trace == trace for span in spans), 15.0)
+    return [span for span in spans if span.trace == trace]
+
+
 RUNS = ("plain", "retried", "reply lost", "promised", "replayed")
 
 
@@ -175,7 +181,7 @@ def test_a_replay_goes_on_in_the_trace_of_what_failed(company: Company, told: di
     replays = [span for span in one.spans if span.attributes.get("handrail.replay") == 1]
     assert [span.operation for span in replays] == ["decision.process"]
     ((trace, above),) = replays[0].links
-    orders = [span for span in company.collector.spans() if span.trace == trace]
+    orders = came(company, trace)
     assert {span.operation for span in orders} == {"recovery.process"}
     assert above in {span.id for span in orders}
     assert len(company.invoices(one.order)) == 1
@@ -239,10 +245,10 @@ def test_publishing_at_the_command_line_begins_the_trace(company: Company, tmp_p
     trace = trace_id((published.headers["traceparent"] or b"").decode())
     first = ("publish.publish", "ingest.process")  # the command line is the root
 
-    def came(spans: list[Span]) -> bool:
+    def begun(spans: list[Span]) -> bool:
         return first in edges(span for span in spans if span.trace == trace)
 
-    spans = [span for span in company.collector.wait_until(came, 15.0) if span.trace == trace]
+    spans = [span for span in company.collector.wait_until(begun, 15.0) if span.trace == trace]
     assert first in edges(spans)
     assert {step["trace"] for step in company.transitions(order)} == {trace}
 
@@ -284,5 +290,5 @@ def test_a_run_that_a_person_decided_stays_one_trace_linked_to_their_order(compa
     assert edges(one.spans) == PLAIN_EDGES | {went_on}
     (decided,) = [span for span in one.spans if span.links]
     ((trace, above),) = decided.links
-    elsewhere = [span for span in company.collector.spans() if span.trace == trace]
+    elsewhere = came(company, trace)
     assert [(span.operation, span.id) for span in elsewhere] == [("recovery.process", above)]

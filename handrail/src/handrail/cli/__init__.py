@@ -16,16 +16,20 @@ USAGE_ERROR = 2
 FAILED = 1
 
 
-def build() -> typer.Typer:
-    """Gather the commands of every installed room, in alphabetical order."""
+def build(asked: str | None = None) -> typer.Typer:
+    """Gather the commands of every installed room, in alphabetical order; only that which is asked for, if it is one.
+
+    Each room is loaded with what it needs (a database, a client of Kafka), which is most of the time that a command takes.
+    """
     app = typer.Typer(
         name="handrail",
-        help="Run automations between systems so that they hold on bad days.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for entry in sorted(entry_points(group="handrail.commands"), key=lambda entry: entry.name):
+    app.callback()(_handrail)  # or Typer takes a single command for the whole
+    every = entry_points(group="handrail.commands")
+    for entry in sorted(every.select(name=asked) if asked in every.names else every, key=lambda entry: entry.name):
         command = entry.load()
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=entry.name)
@@ -34,11 +38,15 @@ def build() -> typer.Typer:
     return app
 
 
+def _handrail() -> None:
+    """Run automations between systems so that they hold on bad days."""
+
+
 def main() -> None:
     """Run the command line; errors that a person can mend are told plainly, without a traceback."""
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # a command does its work without a collector, too
     try:
-        build()()
+        build(asked=next(iter(sys.argv[1:]), None))()
     except (ConfigError, Unreachable) as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         sys.exit(USAGE_ERROR)
