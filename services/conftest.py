@@ -38,6 +38,7 @@ TOPICS: Mapping[str, int] = {
     "dead-letters.quarantine": 1,
     "recovery.commands": 1,
     "recovery.states": 1,
+    "audit": 1,
     "out": 1,
 } | {f"{stage}.{kind}": count for stage, count in STAGES.items() for kind in ("state", "marks", "delayed", "replay")}
 ORDER: dict[str, Any] = {

@@ -129,6 +129,25 @@ class Records:
         } | more
         return self.of("dead-letters", body["letter"], body)
 
+    def ordered(self, what: str, **more: Any) -> Record:
+        body = {
+            "what": what,
+            "by": "ada@example.com",
+            "reason": None,
+            "letter": LETTER,
+            "generation": 1,
+            "task": None,
+            "run": RUN,
+            "flow": "order-to-invoice",
+            "refused": None,
+            "at": START,
+        } | more
+        return self.of("audit", body["letter"] or body["task"], body)
+
+    def system(self, breaker: str, **more: Any) -> Record:
+        body = {"system": "billing", "breaker": breaker, "reason": None, "since": START, "at": START} | more
+        return self.of("systems", body["system"], body)
+
     def letter_state(self, state: str, **more: Any) -> Record:
         body = {
             "letter": LETTER,

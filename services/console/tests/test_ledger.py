@@ -201,6 +201,16 @@ def test_a_tombstone_forgets_a_letter_and_a_task(ledger: Ledger, queries: Querie
     assert queries.count_unreadable() == 0
 
 
+def test_of_a_system_the_newest_state_counts_and_a_tombstone_forgets_it(
+    ledger: Ledger, queries: Queries, records: Any
+) -> None:
+    ledger.apply([records.system("OPEN", reason="8 of 10 calls failed", at=1_767_261_723_009), records.system("CLOSED")])
+    (row,) = queries.all(select(schema.SYSTEMS))
+    assert (row["system"], row["breaker"], row["reason"]) == ("billing", "OPEN", "8 of 10 calls failed")
+    ledger.apply([records.raw("systems", "billing", None)])
+    assert queries.all(select(schema.SYSTEMS)) == []
+
+
 def test_the_largest_dead_letter_is_read(ledger: Ledger, queries: Queries, records: Any) -> None:
     ledger.apply([records.letter(value=b"x" * (1024 * 1024), stack="y" * 16_384)])
     [brief] = queries.letters(LetterFilter())

@@ -142,6 +142,36 @@ def test_a_double_click_sends_once_and_the_second_order_is_logged_as_refused(des
     assert "ada" not in str(refused), "the log does not say who it was"
 
 
+@pytest.mark.parametrize("order", ["replay", "discard"])
+def test_the_audit_says_who_ordered_it_and_whether_it_was_done(desk: Desk, bodies: Any, order: str) -> None:
+    desk.letter()
+    desk.order(order)
+    desk.order(order)
+    done, refused = bodies("audit")
+    assert (done["what"], done["by"], done["letter"], done["generation"]) == (order, "ada", LETTER, 1)
+    assert done["refused"] is None
+    assert refused["refused"] == f"the letter is {desk.states()[-1][0]}"
+    assert {name: done[name] for name in ("what", "by", "letter")} == {
+        name: refused[name] for name in ("what", "by", "letter")
+    }
+
+
+def test_an_entry_names_the_run_and_the_flow_of_the_letter(desk: Desk, bodies: Any) -> None:
+    run = "01234567-89ab-8def-8123-456789abcdef"
+    desk.letter(run=run, flow="order-to-invoice")
+    desk.order("replay")
+    (entry,) = bodies("audit")
+    assert (entry["run"], entry["flow"]) == (run, "order-to-invoice")
+
+
+def test_what_a_stage_reports_was_ordered_by_nobody(desk: Desk, bodies: Any) -> None:
+    desk.letter()
+    desk.order("replay")
+    for _ in range(2):
+        desk.order("resolved", by=STAGE)
+    assert [entry["what"] for entry in bodies("audit")] == ["replay"]
+
+
 def test_two_orders_in_one_batch_send_once(desk: Desk, contracts: Contracts) -> None:
     desk.letter()
     body = {"letter": LETTER, "generation": 1, "order": "replay", "by": "ada", "reason": None, "at": 9}

@@ -61,6 +61,24 @@ def test_a_verdict_goes_to_the_runs_own_stage_keyed_by_its_route(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("verdict", ["approve", "reject", "done"])
+def test_the_audit_says_who_decided_what_and_why(office: Office, bodies: Any, verdict: str) -> None:
+    office.order(DECIDE | {"verdict": verdict, "reason": "because"})
+    (entry,) = bodies("audit")
+    assert entry == {
+        "what": verdict, "by": "ada", "reason": "because", "letter": None, "generation": None, "task": DECIDE["task"],
+        "run": RUN, "flow": FLOW, "refused": None, "at": 9,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("body", [REPLAY, DISCARD])
+def test_of_an_order_about_a_letter_its_stage_makes_the_entry(
+    office: Office, bodies: Any, body: dict[str, Any]
+) -> None:
+    office.order(body)
+    assert bodies("audit") == []
+
+
 @pytest.mark.parametrize("body", [REPLAY, DISCARD])
 def test_an_order_about_a_letter_goes_to_the_letters_stage(
     office: Office, broker: MemoryBroker, bodies: Any, body: dict[str, Any]
@@ -113,6 +131,7 @@ def test_one_order_delivered_twice_is_carried_out_once(office: Office, broker: M
     office.order(DECIDE)
     office.order(DECIDE)
     assert len(broker.records(f"{FLOW}.decision")) == 1
+    assert len(broker.records("audit")) == 1
 
 
 def test_bytes_that_are_no_order_are_a_dead_letter(office: Office, broker: MemoryBroker) -> None:

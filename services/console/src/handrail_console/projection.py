@@ -2,9 +2,6 @@
 
 Within a partition records come in order, and the ledger skips those it has had. Beyond that, a transition counts once
 by (run, sequence), and an older generation of a letter never overwrites a newer one (`handrail_console.writing`).
-
-`audit` and `systems` are made by `handrail topics provision`, but no service writes them yet: each becomes an entry of
-PROJECTIONS, with its table by a migration, together with its contract.
 """
 
 from __future__ import annotations
@@ -169,6 +166,14 @@ def _alert(value: Row, _: Record) -> list[Change]:
     return [Change("alerts", {**value, **told})]
 
 
+def _audit(value: Row, record: Record) -> list[Change]:
+    return [Change("audit", {**value, "partition": record.partition, "offset": record.offset})]
+
+
+def _system(value: Row, _: Record) -> list[Change]:
+    return [Change("systems", value)]
+
+
 def _heartbeat(value: Row, _: Record) -> list[Change]:
     """Of monitor alone: it watches the others, and nobody else would notice its silence."""
     return [Change("heartbeats", value)] if value["service"] == MONITOR else []
@@ -181,6 +186,8 @@ PROJECTIONS: Mapping[str, Projection] = MappingProxyType(
         "dead-letters": Projection({"handrail/dead-letter.v1": _letter}, ("dead_letters", "letter")),
         "recovery.states": Projection({"handrail/letter-state.v1": _letter_state}, ("letter_states", "letter")),
         "alerts": Projection({"handrail/alert.v1": _alert}),
+        "audit": Projection({"handrail/audit-entry.v1": _audit}),
+        "systems": Projection({"handrail/system-state.v1": _system}, ("systems", "system")),
         "stats": Projection(
             {"handrail/process-stats.v1": _heartbeat, "handrail/stage-counts.v1": _counts},
             passes=frozenset({"handrail/stats.v1"}),

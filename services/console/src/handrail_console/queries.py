@@ -67,6 +67,16 @@ class Queries:
             {**row, "sent_to": json.loads(row["sent_to"]), "told": json.loads(row["told"])} for row in self.all(asked)
         ]
 
+    def audit(
+        self, *, run: str | None = None, by: str | None = None, since: int | None = None, limit: int | None = None
+    ) -> list[Row]:
+        """What people ordered, the newest first; those of a run are about its dead letters, too."""
+        table = schema.AUDIT.c
+        asked = _narrowed(select(schema.AUDIT), [(table.run, _one(run)), (table.by, _one(by))])
+        if since is not None:
+            asked = asked.where(table.at >= since)
+        return self.all(asked.order_by(table.at.desc(), table.partition, table.offset.desc()).limit(limit))
+
     def monitor(self, now: int) -> Watchman:
         """When monitor was heard last."""
         found = self.all(select(schema.HEARTBEATS).where(schema.HEARTBEATS.c.service == MONITOR))

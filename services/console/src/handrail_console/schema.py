@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every migration, in order. The last one is what this build reads and writes."""
 APPLICATION = 0x48524C47
 """`PRAGMA application_id` of a SQLite ledger: the letters HRLG."""
@@ -238,6 +238,37 @@ ALERTS = _table(
     _time("at"),
     PrimaryKeyConstraint("alert", "since"),
     Index("alerts_by_state", "state"),
+)
+
+# What people ordered; `refused` is why nothing was done. By where it stands: two orders may be alike.
+AUDIT = _table(
+    "audit",
+    _number("partition"),
+    Column("offset", BigInteger, nullable=False),
+    _text("what"),
+    _text("by"),
+    _text("reason", null=True),
+    _text("letter", null=True),
+    _number("generation", null=True),
+    _text("task", null=True),
+    _text("run", null=True),
+    _text("flow", null=True),
+    _text("refused", null=True),
+    _time("at"),
+    PrimaryKeyConstraint("partition", "offset"),
+    Index("audit_by_run", "run"),
+    Index("audit_by_time", "at"),
+)
+
+# How each outside system is. `breaker` is CLOSED, HALF_OPEN or OPEN.
+SYSTEMS = _table(
+    "systems",
+    _text("system"),
+    _text("breaker"),
+    _text("reason", null=True),
+    _time("since"),
+    _time("at"),
+    PrimaryKeyConstraint("system"),
 )
 
 # When a service that watches the others was heard last.

@@ -53,6 +53,8 @@ class Writing:
             "failures": self._insert(schema.FAILURES).on_conflict_do_nothing(),
             "stage_counts": self._insert(schema.STAGE_COUNTS).on_conflict_do_nothing(),
             "alerts": self._newest(schema.ALERTS, by="sequence"),
+            "audit": self._insert(schema.AUDIT).on_conflict_do_nothing(),
+            "systems": self._newest(schema.SYSTEMS, by="at"),
             "heartbeats": self._newest(schema.HEARTBEATS, by="at"),
             "unreadable": self._insert(schema.UNREADABLE).on_conflict_do_nothing(),
             "positions": self._newest(schema.POSITIONS),
@@ -62,7 +64,7 @@ class Writing:
             table.name: Statement(
                 delete(table).where(*(column == bindparam(column.name) for column in table.primary_key)), dialect
             )
-            for table in (schema.TASKS, schema.DEAD_LETTERS, schema.LETTER_STATES)
+            for table in (schema.TASKS, schema.DEAD_LETTERS, schema.LETTER_STATES, schema.SYSTEMS)
         }
 
     def put(self, connection: Connection, table: str, rows: list[Row]) -> None:

@@ -12,6 +12,8 @@ from handrail.message import Due, Finished, Message, Output, Run
 from handrail.outbox import LETTER_ORDER, LETTERS_REPLAY
 from handrail.pending import View
 
+from handrail_recovery.audit import entry
+
 OPERATOR_COMMAND = "handrail/operator-command.v1"
 HUMAN_DECISION = "handrail/human-decision.v1"
 _VERDICTS = ("approve", "reject", "done")
@@ -25,13 +27,16 @@ class CarryOut:
     knows: Callable[[str, int], bool]
 
     def __call__(self, given: Message | Due | Finished, _view: View) -> Iterable[Output]:
-        """Letter orders go to recovery.letters, decisions about tasks to the run's decision stage.
+        """Letter orders go to recovery.letters (which audits what comes of them), decisions to the run's decision stage.
 
         Raises ContractBroken for an order that lacks what it needs: it ends as a dead letter, never half done.
         """
         if not isinstance(given, Message):
             raise TypeError(f"recovery.commands sets no timers, yet {type(given).__name__} came")
-        return [self._decision(given.body) if given.body["command"] == "decide" else _letter_order(given.body)]
+        order = given.body
+        if order["command"] != "decide":
+            return [_letter_order(order)]
+        return [self._decision(order), entry(order["verdict"], order, run=order["run"], flow=order["flow"])]
 
     def _decision(self, order: Mapping[str, Any]) -> Output:
         flow, route = _need(order["flow"], "flow"), _need(order["route"], "route")

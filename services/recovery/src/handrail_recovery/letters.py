@@ -1,7 +1,7 @@
 """Dead letters and their states: OPEN, REPLAYING, RESOLVED, DISCARDED. This stage is their only writer. Pure.
 
 An order moves a letter by compare-and-set on (state, generation): a double click, or an order about what has changed since,
-does nothing but be logged as refused. The outgoing record and the new state are one transaction.
+does nothing but be audited as refused. The outgoing record and the new state are one transaction.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from handrail.recovery.letter import CONTRACT as DEAD_LETTER
 from handrail.recovery.letter import headers_of
 
 from handrail import envelope
+from handrail_recovery.audit import entry
 
 LETTER_STATE = "handrail/letter-state.v1"
 STATES_TOPIC = "recovery.states"
 TABLES = {"letters": DEAD_LETTER, "states": LETTER_STATE}
 _FINAL = ("RESOLVED", "DISCARDED")
+_OF_PEOPLE = ("replay", "discard")
 
 
 def keep(given: Message | Due | Finished, view: View) -> Iterable[Output | Relay]:
@@ -59,9 +61,9 @@ def _opened(letter: Mapping[str, Any], view: View) -> list[Output | Relay]:
 def _ordered(order: Mapping[str, Any], view: View, context: str | None) -> list[Output | Relay]:
     letter, state = view.get("letters", order["letter"]), view.get("states", order["letter"])
     if state is None:
-        return _refused(order, "there is no such letter, or it has not arrived yet")
+        return _refused(order, letter, "there is no such letter, or it has not arrived yet")
     if state["generation"] != order["generation"]:
-        return _refused(order, f"the letter is of generation {state['generation']} by now")
+        return _refused(order, letter, f"the letter is of generation {state['generation']} by now")
     match state["state"], order["order"]:
         case "OPEN", "replay":
             moved = {**state, "state": "REPLAYING", "replays": state["replays"] + 1}
@@ -70,9 +72,11 @@ def _ordered(order: Mapping[str, Any], view: View, context: str | None) -> list[
         case "REPLAYING", "resolved":
             moved = {**state, "state": "RESOLVED"}
         case standing, _:
-            return _refused(order, f"the letter is {standing}")
+            return _refused(order, letter, f"the letter is {standing}")
     moved |= {"by": order["by"], "reason": order["reason"], "at": order["at"]}
     sent: list[Output | Relay] = [_moved(moved, view)]
+    if order["order"] in _OF_PEOPLE:
+        sent.append(_audited(order, letter))
     if moved["state"] == "REPLAYING" and letter is not None:
         sent.append(_original(letter, context))
     if moved["state"] in _FINAL:
@@ -80,11 +84,17 @@ def _ordered(order: Mapping[str, Any], view: View, context: str | None) -> list[
     return sent
 
 
-def _refused(order: Mapping[str, Any], why: str) -> list[Output | Relay]:
-    """Nothing moves. Who ordered it sees that from the letter's state, and the log says why; never who: no names there."""
+def _refused(order: Mapping[str, Any], letter: Mapping[str, Any] | None, why: str) -> list[Output | Relay]:
+    """Nothing moves. Who ordered it sees that from the letter's state; the log says why, and never who: no names there."""
     told = {name: order[name] for name in ("letter", "generation", "order")}
     structlog.get_logger().warning("order refused", why=why, **told)
-    return []
+    return [_audited(order, letter, why)] if order["order"] in _OF_PEOPLE else []
+
+
+def _audited(order: Mapping[str, Any], letter: Mapping[str, Any] | None, refused: str | None = None) -> Output:
+    """Of a letter that was closed, its run and flow are forgotten here: they are in the entry that closed it."""
+    about = letter or {"run": None, "flow": None}
+    return entry(order["order"], order, run=about["run"], flow=about["flow"], refused=refused)
 
 
 def _moved(state: Mapping[str, Any], view: View) -> Output:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
 import typer
-from handrail.flow.duration import parse_duration
 
-from handrail_console.commands.room import JsonOption, print_json, room, say, show_table
+from handrail_console.commands.room import JsonOption, print_json, room, say, show_table, start_of
 from handrail_console.measures import Measures, measure, quantile, share, sparkline
 from handrail_console.words import count, percent, span
 
@@ -32,7 +30,7 @@ def measures(
     """
     here = room(context)
     now = here.clock.now()
-    start = _start(since, now)
+    start = start_of(since, now)
     with here.ledger() as ledger:
         groups = measure(ledger.cases(start, flow), by)
         warning = ledger.standing(now).warning()
@@ -44,18 +42,6 @@ def measures(
         say("no runs began in that time")
     else:
         _show(groups, by, now)
-
-
-def _start(since: str, now: int) -> int:
-    """The beginning of the time asked for, in ms. Raises BadParameter."""
-    try:
-        return now - parse_duration(since)
-    except ValueError:
-        pass
-    try:
-        return int(datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
-    except ValueError:
-        raise typer.BadParameter(f"{since!r} is neither 90d nor 2026-01-31", param_hint="--since") from None
 
 
 def _show(groups: list[Measures], by: Part | None, now: int) -> None:

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
 from handrail.clock import Clock, SystemClock
 from handrail.contracts import Contracts
+from handrail.flow.duration import parse_duration
 from handrail.recovery.letter import LETTER_BYTES
 from handrail.settings import Settings
 from handrail.telemetry import Telemetry
@@ -117,6 +119,18 @@ def fail(text: str, hint: str = "") -> typer.Exit:
     if hint:
         say(hint, err=True)
     return typer.Exit(FAILED)
+
+
+def start_of(since: str, now: int) -> int:
+    """The beginning of the time asked for by `--since`, in ms. Raises BadParameter."""
+    try:
+        return now - parse_duration(since)
+    except ValueError:
+        pass
+    try:
+        return int(datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
+    except ValueError:
+        raise typer.BadParameter(f"{since!r} is neither 90d nor 2026-01-31", param_hint="--since") from None
 
 
 def only_one(found: Sequence[Row], what: str, key: str, text: str, hint: str) -> Row:

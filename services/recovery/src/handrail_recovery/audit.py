@@ -1,0 +1,22 @@
+"""Who ordered what, and whether it was done: an entry of the audit goes out with what the order moves. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from handrail.message import Output
+
+AUDIT_TOPIC = "audit"
+AUDIT_ENTRY = "handrail/audit-entry.v1"
+_SAID = ("by", "reason", "at")
+_ABOUT = ("letter", "generation", "task")
+
+
+def entry(
+    what: str, order: Mapping[str, Any], *, run: str | None, flow: str | None, refused: str | None = None
+) -> Output:
+    """One entry, keyed by the letter or the task; `refused` says why nothing was done."""
+    body = {name: order[name] for name in _SAID} | {name: order.get(name) for name in _ABOUT}
+    body |= {"what": what, "run": run, "flow": flow, "refused": refused}
+    return Output(AUDIT_TOPIC, AUDIT_ENTRY, body["letter"] or body["task"], body=body)
