@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 from handrail_monitor.feed import Feed
-from handrail_monitor.restore import Raw
+from handrail_monitor.hearing import Raw
 
 
 def main(bootstrap: str, folder: str, since: str) -> int:
@@ -27,9 +27,10 @@ def main(bootstrap: str, folder: str, since: str) -> int:
     feed = Feed(
         bootstrap,
         Path(folder),
+        understand=lambda raw: raw,
         stats_from=lambda: int(since),
-        restored=lambda records: tell("restored", [_shown(raw) for raw in records]),
-        heard=lambda raw: tell("heard", _shown(raw)),
+        restored=lambda said: tell("restored", [_shown(raw) for raw in said]),
+        heard=lambda raw: tell("heard", _shown(raw) if raw else None),
         failed=lambda error: tell("failed", str(error)),
     )
     feed.start()

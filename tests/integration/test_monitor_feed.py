@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handrail.errors import Unreachable
 from handrail.kafka.provision import provision
 from handrail.kafka.publishing import publish_records, publisher
 from handrail.kafka.topics import topology
 from handrail.kafka.topics_file import TopicsFile
 from handrail.testing.broker import Broker
-from handrail_monitor.restore import read_states, set_positions
+from handrail_monitor.restore import AnotherMember, read_states, set_positions
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
@@ -102,8 +101,8 @@ def test_what_was_said_is_restored_and_what_is_said_is_heard(kafka: Broker, tmp_
             say(at, topic, f"new {tag}")
             ear.until(lambda topic=topic: [topic, f"new {tag}"] in heard, topic)  # type: ignore[misc]
 
-        _, ends = read_states(at)
-        with pytest.raises(Unreachable, match="another monitor is in the group"):
+        _, ends = read_states(at, lambda raw: raw)
+        with pytest.raises(AnotherMember, match="another monitor is in the group"):
             set_positions(at, ends, since)
 
         before = len(restored)

@@ -204,7 +204,9 @@ def test_a_tombstone_forgets_a_letter_and_a_task(ledger: Ledger, queries: Querie
 def test_of_a_system_the_newest_state_counts_and_a_tombstone_forgets_it(
     ledger: Ledger, queries: Queries, records: Any
 ) -> None:
-    ledger.apply([records.system("OPEN", reason="8 of 10 calls failed", at=1_767_261_723_009), records.system("CLOSED")])
+    ledger.apply(
+        [records.system("OPEN", reason="8 of 10 calls failed", at=1_767_261_723_009), records.system("CLOSED")]
+    )
     (row,) = queries.all(select(schema.SYSTEMS))
     assert (row["system"], row["breaker"], row["reason"]) == ("billing", "OPEN", "8 of 10 calls failed")
     ledger.apply([records.raw("systems", "billing", None)])

@@ -13,6 +13,7 @@ from handrail.recovery.letter import LETTER_BYTES
 from handrail.testing.clock import ManualClock
 from handrail.vitals import Vitals
 from handrail_monitor.alerts import Alert
+from handrail_monitor.hearing import Hearing, Raw
 from handrail_monitor.limits import Limits
 from handrail_monitor.notices import chat, mail
 from handrail_monitor.watch import Watch
@@ -20,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from monitor_world import ACTION, SERVICES, T0, WATCHED, alert
 
-Raw = tuple[str, bytes | None, bytes | None]
+Record = tuple[str, bytes | None, bytes | None]
 
 
 class Room:
@@ -32,14 +33,15 @@ class Room:
         self.kept: dict[str, Alert] = {}
         self.instance = instance
         self.counters: dict[str, int] = {}
+        self.hearing = Hearing(self._decoded)
         self.watch = self._made()
 
     def _made(self) -> Watch:
-        def decode(value: bytes) -> tuple[str, Mapping[str, Any]]:
-            contract, found = self.contracts.decode(value)
-            return contract.name, found
+        return Watch(WATCHED, Limits(), self.clock, self.instance, self._keep, self.told.append)
 
-        return Watch(WATCHED, Limits(), self.clock, self.instance, decode, self._keep, self.told.append)
+    def _decoded(self, value: bytes) -> tuple[str, Mapping[str, Any]]:
+        contract, found = self.contracts.decode(value)
+        return contract.name, found
 
     def _keep(self, one: Alert) -> None:
         self.kept[one.alert] = one
@@ -60,10 +62,17 @@ class Room:
 
     def hear(self, service: str, vitals: Vitals, instance: str = "1", ago_ms: int = 0) -> None:
         value = body(Process(service, instance, T0), vitals, self.clock.now() - ago_ms)
-        self.watch.hear("stats", vitals.stage.encode(), self.contracts.encode("handrail/process-stats.v1", value))
+        self.say("stats", vitals.stage.encode(), self.contracts.encode("handrail/process-stats.v1", value))
 
-    def begin(self, *records: Raw) -> None:
-        self.watch.restore(records)
+    def say(self, topic: str, key: bytes, value: bytes | None) -> None:
+        self.watch.hear(self.hearing(Raw(topic, key, value)))
+
+    def restore(self, *records: Record) -> None:
+        understood = (self.hearing(Raw(*record)) for record in records)
+        self.watch.restore([one for one in understood if one is not None])
+
+    def begin(self, *records: Record) -> None:
+        self.restore(*records)
         for _ in range(5):
             self.second()
 
@@ -89,7 +98,7 @@ def test_what_is_wrong_is_told_and_written_and_so_is_its_end(contracts: Contract
 
 def test_it_judges_nothing_before_it_sees(contracts: Contracts) -> None:
     room = Room(contracts)
-    room.watch.restore([("alerts", b"x", contracts.encode("handrail/alert.v1", alert(told=("log",)).record()))])
+    room.restore(("alerts", b"x", contracts.encode("handrail/alert.v1", alert(told=("log",)).record())))
     for _ in range(19):
         room.second(sees=False)
     assert room.notices() == [("calls-failing/billing", "FIRING", 1)]  # what the last one may not have told
@@ -127,7 +136,7 @@ def test_what_failed_in_a_row_is_over_when_it_goes_well_not_when_monitor_starts_
 
 def test_what_failed_in_a_row_is_not_over_because_its_stage_says_nothing_at_all(contracts: Contracts) -> None:
     room = Room(contracts)
-    room.watch.restore([("alerts", b"x", contracts.encode("handrail/alert.v1", alert().record()))])
+    room.restore(("alerts", b"x", contracts.encode("handrail/alert.v1", alert().record())))
     for _ in range(30):
         room.second(mute={ACTION})
     assert (CALLS_OF_BILLING, "RESOLVED", 2) not in room.notices()
@@ -135,7 +144,7 @@ def test_what_failed_in_a_row_is_not_over_because_its_stage_says_nothing_at_all(
 
 def test_reading_for_minutes_what_was_said_before_is_not_called_silence_of_kafka(contracts: Contracts) -> None:
     room = Room(contracts)
-    room.watch.restore([])
+    room.restore()
     for _ in range(90):
         room.clock.advance(1_000)
         room.hear("action", Vitals(ACTION), ago_ms=3_600_000)
@@ -197,7 +206,7 @@ def test_who_says_nothing_after_kafka_is_back_is_silent_for_as_long_as_monitor_l
 def test_a_silent_process_is_not_over_because_monitor_was_started_again_or_was_blind(contracts: Contracts) -> None:
     room = Room(contracts)
     fired = alert(alert=SILENT, rule="process-silent", subject="action", told=("log",))
-    room.watch.restore([("alerts", b"x", contracts.encode("handrail/alert.v1", fired.record()))])
+    room.restore(("alerts", b"x", contracts.encode("handrail/alert.v1", fired.record())))
     for _ in range(40):
         room.second(mute={ACTION})
     for _ in range(12):
@@ -262,7 +271,7 @@ def test_a_late_word_of_a_notifier_does_not_bring_back_an_older_notice(contracts
 def test_what_nobody_can_read_is_passed_over(contracts: Contracts) -> None:
     room = Room(contracts)
     room.begin(("systems", b"x", b"\x00rubbish"), ("systems", b"x", None), ("dead-letters", None, None))
-    room.watch.hear("stats", None, b"")
+    room.say("stats", None, b"")
     assert room.notices() == []
 
 

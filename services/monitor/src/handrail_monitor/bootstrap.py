@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from handrail.clock import SystemClock
 from handrail.contracts import Contracts
-from handrail.errors import ConfigError
+from handrail.errors import ConfigError, HandrailError
 from handrail.flow import Flows
 from handrail.health import listening
 from handrail.kafka.reporting import Reporter, this_process
@@ -25,10 +25,11 @@ from handrail.settings import Settings
 from handrail import logs
 from handrail_monitor.alerts import Alert
 from handrail_monitor.feed import Feed
+from handrail_monitor.hearing import Heard, Hearing
 from handrail_monitor.limits import Limits
 from handrail_monitor.outlets import outlets_of
 from handrail_monitor.record import Recorder
-from handrail_monitor.restore import STATS, Raw
+from handrail_monitor.restore import STATS
 from handrail_monitor.settings import Telling
 from handrail_monitor.watch import SERVICE, Watch
 from handrail_monitor.watched import Watched
@@ -58,12 +59,13 @@ class Monitor:
             contract, body = contracts.decode(value)
             return contract.name, body
 
-        self._watch = Watch(watched, limits, clock, me.instance, decode, self._recorder.put, self._outlets.tell)
-        self._raw: SimpleQueue[Raw | list[Raw]] = SimpleQueue()
-        self._failure: ConfigError | None = None
+        self._watch = Watch(watched, limits, clock, me.instance, self._recorder.put, self._outlets.tell)
+        self._raw: SimpleQueue[Heard | list[Heard] | None] = SimpleQueue()
+        self._failure: HandrailError | None = None
         self._feed = Feed(
             settings.bootstrap,
             settings.home / SERVICE,
+            understand=Hearing(decode),
             stats_from=self._watch.stats_from,
             restored=self._raw.put,
             heard=self._raw.put,
@@ -75,7 +77,7 @@ class Monitor:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until told to stop. Raises ConfigError."""
+        """Until told to stop. Raises ConfigError, and another HandrailError when only a new process can go on."""
         metrics = StageMetrics(SERVICE, lambda: self._watch.vitals)
         with listening(self._settings.http, lambda: self._watch.vitals, metrics.registry):
             self._feed.start()
@@ -101,7 +103,7 @@ class Monitor:
                 if isinstance(came, list):
                     self._watch.restore(came)
                 else:
-                    self._watch.hear(*came)
+                    self._watch.hear(came)
         if not self._watch.tick():
             self._feed.again()
         self._recorder.work()
@@ -111,7 +113,7 @@ class Monitor:
         self._watch.told(alert, notifier)
         self._recorder.work()  # at once: whoever is told and not written is told again when monitor is killed now
 
-    def _fail(self, error: ConfigError) -> None:
+    def _fail(self, error: HandrailError) -> None:
         self._failure = error
 
     def _close(self) -> None:
@@ -129,7 +131,10 @@ async def _serve(env: Mapping[str, str]) -> None:
 
 
 def main(env: Mapping[str, str]) -> int:
-    """The exit code: 0 stopped, 2 a file or setting is wrong (said in the log). While Kafka is away it goes on, and tells."""
+    """The exit code: 0 stopped, 1 only a new process can go on, 2 a file or setting is wrong (the log says why).
+
+    While Kafka is away it goes on, and tells.
+    """
     logs.configure(SERVICE)
     for name in ("faust", "mode", "aiokafka"):  # they repeat themselves while Kafka is away; we say it once
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -139,5 +144,8 @@ def main(env: Mapping[str, str]) -> int:
     except ConfigError as error:
         log.error("misconfigured", why=str(error))
         return 2
+    except HandrailError as error:
+        log.error("ended", code=1, why=str(error))
+        return 1
     log.info("ended", code=0)
     return 0

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import structlog
 from handrail.errors import ConfigError, HandrailError
 
-from handrail_monitor.restore import GROUP, STATES, STATS, Raw, read_states, set_positions
+from handrail_monitor.hearing import Raw
+from handrail_monitor.restore import GROUP, STATES, STATS, read_states, set_positions
 
 LOOK_S = 0.2
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)
@@ -24,10 +26,18 @@ STOP_S = 4.0
 SESSION_S, HEARTBEAT_S, REQUEST_S = 10.0, 3.0, 20.0
 
 
-class Feed(threading.Thread):
-    """Hears until closed. `restored` is called with every record of the topics of states, `heard` with each one after it.
+T = TypeVar("T")
 
-    `stats_from` gives the time (ms) from which on `stats` is read; `failed` is told of a ConfigError, which ends the feed.
+
+class FaustStays(HandrailError):
+    """A thread of Faust outlived its app."""
+
+
+class Feed(threading.Thread, Generic[T]):
+    """Hears until closed. `restored` is called with what the topics of states say, `heard` with each record after it.
+
+    `understand` makes what is handed on of a record, None for what nobody needs. `stats_from` gives the time (ms) from which
+    on `stats` is read. `failed` is told what ends the feed for good: a ConfigError, or Faust, which would not end.
     """
 
     def __init__(
@@ -35,14 +45,16 @@ class Feed(threading.Thread):
         bootstrap: str,
         datadir: Path,
         *,
+        understand: Callable[[Raw], T | None],
         stats_from: Callable[[], int],
-        restored: Callable[[list[Raw]], None],
-        heard: Callable[[Raw], None],
-        failed: Callable[[ConfigError], None],
+        restored: Callable[[list[T]], None],
+        heard: Callable[[T | None], None],
+        failed: Callable[[HandrailError], None],
     ) -> None:
         super().__init__(name="feed", daemon=True)
         self._kafka, self._datadir = bootstrap, datadir
-        self._stats_from, self._restored, self._heard, self._failed = stats_from, restored, heard, failed
+        self._understand, self._stats_from = understand, stats_from
+        self._restored, self._heard, self._failed = restored, heard, failed
         self._ended = threading.Event()
         self._again = threading.Event()
         self._log = structlog.get_logger().bind(service="monitor")
@@ -61,14 +73,14 @@ class Feed(threading.Thread):
         while not self._ended.is_set():
             self._again.clear()
             try:
-                records, ends = read_states(self._kafka)
-                self._restored(records)
+                said, ends = read_states(self._kafka, self._understand)
+                self._restored(said)
                 set_positions(self._kafka, ends, self._stats_from())
-                self._log.info("listening", restored=len(records))
+                self._log.info("listening", restored=len(said))
                 failures = 0
-                asyncio.run(self._listen())
+                self._run_faust()
                 self._log.warning("listens anew")
-            except ConfigError as error:
+            except (ConfigError, FaustStays) as error:
                 self._failed(error)
                 return
             except HandrailError as error:
@@ -82,9 +94,18 @@ class Feed(threading.Thread):
         if failures == 0:
             self._log.warning("away", why=why)
 
+    def _run_faust(self) -> None:
+        """Raises what Faust crashed of, and FaustStays when it is not gone after that."""
+        before = set(threading.enumerate())
+        try:
+            asyncio.run(self._listen())
+        finally:
+            if not self._ended.is_set():  # what stays then dies with the process
+                none_stays(before)
+
     async def _listen(self) -> None:
         """Run the app until it crashes, or is told to end or to begin anew. Raises what it crashed of."""
-        app = build(self._kafka, self._datadir, self._heard, asyncio.get_running_loop())
+        app = build(self._kafka, self._datadir, self._hear, asyncio.get_running_loop())
         try:
             async with asyncio.timeout(REQUEST_S * 2):
                 await app.start()
@@ -96,6 +117,24 @@ class Feed(threading.Thread):
                 await app.stop()
         if crash is not None:
             raise crash
+
+    def _hear(self, raw: Raw) -> None:
+        self._heard(self._understand(raw))
+
+
+def none_stays(before: Collection[threading.Thread], within_s: float = STOP_S) -> None:
+    """Wait for the threads of Faust that are not of `before`. Raises FaustStays when one does not end.
+
+    It would keep its place in the group alive and its partitions with it, unread: nothing would be heard any more.
+    """
+    from mode.threads import WorkerThread  # here, as Faust
+
+    deadline = time.monotonic() + within_s
+    for thread in set(threading.enumerate()) - set(before):
+        if isinstance(thread, WorkerThread):
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                raise FaustStays(f"Faust's thread {thread.name} did not end: only a new process is rid of it")
 
 
 def build(bootstrap: str, datadir: Path, heard: Callable[[Raw], None], loop: asyncio.AbstractEventLoop) -> Any:
@@ -125,7 +164,7 @@ def build(bootstrap: str, datadir: Path, heard: Callable[[Raw], None], loop: asy
     async def hear(stream: Any) -> None:
         async for event in _events(stream):
             message = event.message
-            heard((message.topic, message.key, message.value))
+            heard(Raw(message.topic, message.key, message.value))
 
     app.agent(app.topic(STATS, *STATES, key_type=bytes, value_type=bytes), name="hear")(hear)
     return app

@@ -7,12 +7,15 @@ to those ends; of `stats` to as far back as the longest window. In between nothi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from typing import TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from handrail.errors import ConfigError, Unreachable
 from handrail.kafka.settings import reader
+
+from handrail_monitor.hearing import Raw
 
 GROUP = "monitor"
 STATS, ALERTS = "stats", "alerts"
@@ -32,21 +35,25 @@ _NOT_YET = frozenset(
     }
 )
 
-Raw = tuple[str, bytes | None, bytes | None]
-"""Topic, key, value."""
+T = TypeVar("T")
 
 
-def read_states(bootstrap: str) -> tuple[list[Raw], list[TopicPartition]]:
-    """Every committed record of the topics of states and of `alerts`, and where each of their partitions ends.
+class AnotherMember(Unreachable):
+    """Somebody is in monitor's group: another monitor, or what is left of this one's own Faust."""
 
+
+def read_states(bootstrap: str, understand: Callable[[Raw], T | None]) -> tuple[list[T], list[TopicPartition]]:
+    """What every committed record of the topics of states and of `alerts` says, and where each of their partitions ends.
+
+    Records are understood as they are read: of a large one only what it says is kept.
     Raises Unreachable, and ConfigError when a topic is missing.
     """
     with closing(Consumer({**reader(bootstrap, "monitor-restore"), "log_level": 0})) as consumer:
         try:
             places = _places(consumer, (*STATES, ALERTS))
             ends: dict[tuple[str, int], int] = {}
-            records = list(_read(consumer, places, ends))
-            return records, [TopicPartition(topic, number, end) for (topic, number), end in ends.items()]
+            said = [one for raw in _read(consumer, places, ends) if (one := understand(raw)) is not None]
+            return said, [TopicPartition(topic, number, end) for (topic, number), end in ends.items()]
         except KafkaException as error:
             raise Unreachable(f"Kafka does not answer: {error.args[0].str()}") from error
 
@@ -54,7 +61,7 @@ def read_states(bootstrap: str) -> tuple[list[Raw], list[TopicPartition]]:
 def set_positions(bootstrap: str, ends: Sequence[TopicPartition], stats_from: int) -> None:
     """Where the group goes on: at `ends`, and in `stats` at the time `stats_from` (ms).
 
-    Raises Unreachable: when Kafka does not answer, or another monitor is in the group.
+    Raises Unreachable when Kafka does not answer, AnotherMember when the group is not empty.
     """
     settings = {"bootstrap.servers": bootstrap, "group.id": GROUP, "enable.auto.commit": False, "log_level": 0}
     with closing(Consumer(settings)) as consumer:
@@ -79,7 +86,7 @@ def _commit(consumer: Consumer, positions: list[TopicPartition]) -> None:
             if error.args[0].code() not in _NOT_YET:
                 raise
             if time.monotonic() > deadline:
-                raise Unreachable(f"another monitor is in the group {GROUP}: one is enough") from error
+                raise AnotherMember(f"another monitor is in the group {GROUP}: one is enough") from error
             time.sleep(0.25)
 
 
@@ -105,7 +112,7 @@ def _read(consumer: Consumer, places: list[TopicPartition], ends: dict[tuple[str
             topic, error = str(message.topic()), message.error()
             if error is None:
                 key = message.key()
-                yield topic, key.encode() if isinstance(key, str) else key, message.value()
+                yield Raw(topic, key.encode() if isinstance(key, str) else key, message.value())
             elif error.code() == KafkaError._PARTITION_EOF:
                 left.discard((topic, int(message.partition() or 0)))
                 ends[topic, int(message.partition() or 0)] = int(message.offset() or 0)

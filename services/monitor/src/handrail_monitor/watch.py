@@ -7,17 +7,16 @@ what was said before, which takes its time where a flow's `expect` looks back fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 import structlog
 from handrail.clock import Clock
 from handrail.vitals import Vitals
 
-from handrail_monitor.alerts import CONTRACT as ALERT
 from handrail_monitor.alerts import FIRING, Alert, Board
-from handrail_monitor.facts import Fact, Gone, Told, fact_of
+from handrail_monitor.facts import Fact, Told
+from handrail_monitor.hearing import Heard
 from handrail_monitor.limits import Limits
 from handrail_monitor.memory import Memory
 from handrail_monitor.rules import CRITICAL, KAFKA_AWAY, Finding, Sight, horizon_ms, judge
@@ -32,9 +31,6 @@ LOOKS_MS = 5_000
 BLIND_MS = 20_000
 AGAIN_MS = 60_000
 TELL_AGAIN_MS = 3_600_000
-LETTERS = "dead-letters"
-
-Decode = Callable[[bytes], tuple[str, Mapping[str, Any]]]
 
 
 class Watch:
@@ -46,12 +42,11 @@ class Watch:
         limits: Limits,
         clock: Clock,
         instance: str,
-        decode: Decode,
         record: Callable[[Alert], None],
         tell: Callable[[Alert], None],
     ) -> None:
         self._watched, self._limits, self._clock, self._instance = watched, limits, clock, instance
-        self._decode, self._record, self._tell = decode, record, tell
+        self._record, self._tell = record, tell
         self._began = clock.now()
         self._memory = Memory(horizon_ms(watched, limits))
         self._board = Board(watched, limits, self._began)
@@ -74,7 +69,7 @@ class Watch:
 
     # --- what comes in
 
-    def restore(self, records: Iterable[tuple[str, bytes | None, bytes | None]]) -> None:
+    def restore(self, said: Iterable[Heard]) -> None:
         """All that the topics of states hold. The alerts among it are one's own, the first time only.
 
         The feed begins here, or begins anew: what it heard before is no sight without a break.
@@ -83,13 +78,11 @@ class Watch:
         self._memory.hear_again()
         self._heard = self._clock.now()
         alerts: dict[str, Alert] = {}
-        for topic, key, value in records:
-            contract, body = self._read(topic, value)
-            if contract == ALERT:
-                alert = Alert.from_record(body)
-                alerts[alert.alert] = alert
+        for one in said:
+            if isinstance(one, Alert):
+                alerts[one.alert] = one
             else:
-                self._learn(topic, key, value, contract, body)
+                self._learn(one)
         if self._restored:
             return
         self._restored = True
@@ -102,28 +95,13 @@ class Watch:
             if now - alert.at < TELL_AGAIN_MS:  # whoever was not told before monitor ended
                 self._tell(alert)
 
-    def hear(self, topic: str, key: bytes | None, value: bytes | None) -> None:
-        """One record of a topic that Faust reads."""
+    def hear(self, said: Heard | None) -> None:
+        """What a record says of a topic that Faust reads; None: a record came, and no rule needs it."""
         self._heard = self._clock.now()
-        contract, body = self._read(topic, value)
-        self._learn(topic, key, value, contract, body)
+        if said is not None and not isinstance(said, Alert):
+            self._learn(said)
 
-    def _read(self, topic: str, value: bytes | None) -> tuple[str, Mapping[str, Any]]:
-        if value is None:
-            return "", {}
-        try:
-            return self._decode(value)
-        except Exception as error:  # a record that nobody can read must not end the watch
-            self._log.warning("unreadable", topic=topic, why=type(error).__name__)
-            return "", {}
-
-    def _learn(
-        self, topic: str, key: bytes | None, value: bytes | None, contract: str, body: Mapping[str, Any]
-    ) -> None:
-        fact: Fact | None = Gone((key or b"").decode(errors="replace")) if value is None and topic == LETTERS else None
-        fact = fact or fact_of(contract, body)
-        if fact is None:
-            return
+    def _learn(self, fact: Fact) -> None:
         if isinstance(fact, Told):
             now = self._clock.now()
             if now - fact.at > BLIND_MS:
