@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -36,6 +37,8 @@ _SOON = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
 }
 
 
@@ -180,7 +183,9 @@ def _commit_missing(client: AdminClient, bootstrap: str, group: str, partitions:
         without = [TopicPartition(one.topic, one.partition) for one in committed if one.offset < 0]
         if not without:
             return 0
-        starts = _retried(lambda: _earliest(client, without))
+        # A client may hold the leader that it knows for true for ever: the next one is new.
+        clients = chain([client], (connect(bootstrap) for _ in count()))
+        starts = _retried(lambda: _earliest(next(clients), without))
         for place in _retried(lambda: consumer.commit(offsets=starts, asynchronous=False)) or []:
             if place.error is not None:
                 raise KafkaException(place.error)

@@ -113,6 +113,7 @@ def _sqlite(file: Path, read_only: bool, within_s: float | None) -> Engine:
     def prepare(connection: Any, _: Any) -> None:
         # WAL: after a power cut the last batches may be missing, together with their positions: they are read again.
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 10000")  # pages: not at each batch, which touches most of them
         connection.execute("PRAGMA cache_size = -65536")  # KiB: ids are hashes, so rows go to everywhere in the tables
 
     @event.listens_for(engine, "begin")

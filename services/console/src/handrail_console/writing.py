@@ -18,6 +18,7 @@ from handrail_console import schema
 from handrail_console.projection import Change, Row
 
 Insert = SqliteInsert | PostgresqlInsert
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
 
 class Statement:
@@ -157,7 +158,7 @@ def _segments(run: Row) -> list[Row]:
 
 
 def _json(value: Mapping[str, str]) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else "{}"
+    return _encode(value) if value else "{}"
 
 
 def _plain(text: str) -> str:
