@@ -79,10 +79,8 @@ def test_where_the_image_can_t_be_fetched_the_program_is_run(bare: dict[str, str
     put(bare, "docker", WITHOUT_THE_IMAGE.format(code=1))
     with pytest.raises(ConfigError, match="Docker can't fetch its image, and there is no jaeger"):
         Jaeger.find(bare, PORTS, lambda _: None)
-    assert not Jaeger.is_here(bare, lambda _: None)
     program = put(bare, "jaeger", "")
     assert Jaeger.find(bare, PORTS, lambda _: None).program == program
-    assert Jaeger.is_here(bare, pytest.fail)
 
 
 def test_what_a_killed_stack_has_left_is_cleared_away_by_the_name_that_it_has(

@@ -30,6 +30,7 @@ All is up. In another terminal, in this folder:
 
   export HANDRAIL_HOME={home} HANDRAIL_BOOTSTRAP={bootstrap}
   .venv/bin/handrail status
+  .venv/bin/handrail measures
   .venv/bin/handrail runs list --state done --limit 5
   .venv/bin/handrail runs show <run or order number>
   .venv/bin/handrail dlq list
@@ -91,14 +92,13 @@ def _run(plan: Plan, screen: Screen, keep: bool) -> Accounts:
 
 
 def _jaeger(screen: Screen, home: Path) -> Jaeger | None:
-    """To look at traces afterwards, where one is there already: a demo does not build for minutes."""
-    if not Jaeger.is_here(os.environ, screen.say):
-        screen.say(
-            "without traces: Docker gives no Jaeger, and none was built yet (handrail up --jaeger builds one, once)"
-        )
-        return None
+    """To look at traces afterwards; where it has to be built, that is some minutes, once."""
     Jaeger.clear_away(os.environ, home / "jaeger")
-    return Jaeger.find(os.environ, Ports.choose(None), screen.say)
+    try:
+        return Jaeger.find(os.environ, Ports.choose(None), screen.say)
+    except HandrailError as error:
+        screen.say(f"without traces: {error}")
+        return None
 
 
 def _leave_up(stack: Stack, plan: Plan) -> None:

@@ -72,12 +72,7 @@ class Jaeger:
             return cls(ports, PROGRAM.get(env, say))
         except NoGo as error:
             lacks = "Docker can't fetch its image" if docker else "Docker does not answer"
-            raise ConfigError(f"{lacks}, and {error}; or start without --jaeger") from error
-
-    @classmethod
-    def is_here(cls, env: Mapping[str, str], say: Callable[[str], None]) -> bool:
-        """Whether it can be run without building it; its image is fetched where Docker answers."""
-        return PROGRAM.present(env) is not None or (docker_answers(env) and has_image(env, say))
+            raise ConfigError(f"{lacks}, and {error}; or go without it") from error
 
     @staticmethod
     def clear_away(env: Mapping[str, str], folder: Path) -> None:
