@@ -105,7 +105,7 @@ def test_where_docker_does_not_answer_the_program_of_the_path_is_run(bare: dict[
 
 def test_a_machine_with_none_of_them_is_told_what_it_lacks(bare: dict[str, str]) -> None:
     with pytest.raises(
-        ConfigError, match=r"Docker does not answer, and there is no jaeger .* install Go .* without --jaeger"
+        ConfigError, match=r"Docker does not answer, and there is no jaeger .* install Go .* or go without it"
     ):
         Jaeger.find(bare, PORTS, pytest.fail)
 
