@@ -31,6 +31,7 @@ def main(bootstrap: str, folder: str, since: str) -> int:
         stats_from=lambda: int(since),
         restored=lambda said: tell("restored", [_shown(raw) for raw in said]),
         heard=lambda raw: tell("heard", _shown(raw) if raw else None),
+        busy=lambda: tell("busy", None),
         failed=lambda error: tell("failed", str(error)),
     )
     feed.start()

@@ -101,7 +101,7 @@ def test_what_was_said_is_restored_and_what_is_said_is_heard(kafka: Broker, tmp_
             say(at, topic, f"new {tag}")
             ear.until(lambda topic=topic: [topic, f"new {tag}"] in heard, topic)  # type: ignore[misc]
 
-        _, ends = read_states(at, lambda raw: raw)
+        _, ends = read_states(at, lambda raw: raw, lambda: None)
         with pytest.raises(AnotherMember, match="another monitor is in the group"):
             set_positions(at, ends, since)
 

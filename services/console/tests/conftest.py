@@ -144,6 +144,33 @@ class Records:
         } | more
         return self.of("audit", body["letter"] or body["task"], body)
 
+    def alert(self, **more: Any) -> Record:
+        body = {
+            "alert": "process-silent/action",
+            "rule": "process-silent",
+            "subject": "action",
+            "state": "FIRING",
+            "severity": "CRITICAL",
+            "since": START,
+            "sequence": 1,
+            "what": "action has said nothing for 2 days: action.billing.",
+            "means": "Its work waits.",
+            "todo": "Start it.",
+            "owner": "ops@example.com",
+            "runbook": "docs/operations/alerts.md#process-silent",
+            "flow": None,
+            "system": None,
+            "to": [],
+            "told": [],
+            "at": START,
+        } | more
+        return self.of("alerts", body["alert"], body)
+
+    def beat(self, at: int) -> Record:
+        body = {"service": "monitor", "instance": "i", "started_at": START, "stage": "monitor", "phase": "idle"}
+        body |= {"reasons": [], "counters": {}, "gauges": {}, "at": at}
+        return self.raw("stats", "monitor", self._contracts.encode("handrail/process-stats.v1", body))
+
     def system(self, breaker: str, **more: Any) -> Record:
         body = {"system": "billing", "breaker": breaker, "reason": None, "since": START, "at": START} | more
         return self.of("systems", body["system"], body)

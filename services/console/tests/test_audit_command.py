@@ -59,6 +59,14 @@ def test_it_is_narrowed(history: Any, desk: Any, asked: list[str], found: list[s
     assert [row["what"] for row in json.loads(result.output)] == found
 
 
+def test_an_order_about_a_closed_letter_is_found_by_the_letters_run(ledger: Ledger, records: Any, desk: Any) -> None:
+    at = [records.transition(1, "prepared", "prepared"), records.letter(letter="closed", run=RUN)]
+    ledger.apply(
+        [*at, records.ordered("replay", letter="closed", run=None, flow=None, refused="the letter is RESOLVED")]
+    )
+    assert [row["letter"] for row in json.loads(desk(APP, "--json", "--run", RUN).output)] == ["closed"]
+
+
 def test_a_person_reads_what_came_of_it(history: Any, desk: Any) -> None:
     said = desk(APP, "--limit", "3").output
     approved, refused, done = (line.split() for line in said.splitlines()[1:4])

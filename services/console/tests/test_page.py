@@ -23,7 +23,7 @@ from handrail_console.web import looks
 from handrail_console.web.bootstrap import application
 from handrail_console.web.guard import host_of
 from handrail_console.web.kept import Kept
-from handrail_console.web.owners import Owners
+from handrail_console.web.owners import About, Owners
 from handrail_console.web.server import PageServer
 from handrail_console.web.settings import PageSettings
 
@@ -259,6 +259,38 @@ def test_hostile_names_stay_text_everywhere(ledger: Ledger, records: Any, browse
     assert any(path.startswith("/flows/") for path in found)
 
 
+def test_a_flow_that_stands_still_needs_a_person_though_nothing_is_open(
+    ledger: Ledger, records: Any, browser: Browser
+) -> None:
+    ledger.apply([records.transition(1, "acting", "next"), records.beat(START + 50_000)], reached={})
+    assert "order-to-invoice Well" in browser.ask("/").text
+    ledger.apply([records.alert()], reached={})
+    for path in ("/", "/incidents"):
+        seen = browser.ask(path).text
+        assert "Alerts critical action has said nothing for 2 days: action.billing." in seen, path
+        assert "What to do Start it. Owner ops@example.com For 60.0 s" in seen, path
+    assert "order-to-invoice Needs a person action has said nothing for 2 days" in browser.ask("/").text
+    ledger.apply([records.alert(state="RESOLVED", sequence=2)], reached={})
+    assert "order-to-invoice Well" in browser.ask("/").text
+    assert "Alerts" not in browser.ask("/").text
+
+
+def test_an_alert_concerns_its_own_flow_or_those_that_call_its_system_or_all() -> None:
+    flows = {"sales": About(systems=frozenset({"billing"})), "hr": About()}
+    assert looks.concerned({"flow": "hr", "system": "billing"}, flows, ()) == {"hr"}
+    assert looks.concerned({"flow": None, "system": "billing"}, flows, ()) == {"sales"}
+    assert looks.concerned({"flow": None, "system": None}, flows, {"gone"}) == {"sales", "hr", "gone"}
+
+
+def test_that_nobody_watches_is_said_before_all_else(ledger: Ledger, records: Any, browser: Browser) -> None:
+    ledger.apply([records.transition(1, "done", "outcome")], reached={})
+    assert "Nobody watches : monitor was never heard" in browser.ask("/").text
+    ledger.apply([records.beat(START + 50_000)], reached={})
+    assert "Nobody watches" not in browser.ask("/").text
+    ledger.apply([records.beat(START + 20_000 - 5)], reached={})
+    assert "Nobody watches" not in browser.ask("/").text, "what is older does not count"
+
+
 def test_an_empty_ledger_is_a_page_with_the_flows_of_the_files(ledger: Ledger, browser: Browser) -> None:
     for path in ("/", "/incidents", "/tasks", "/runs", "/flows/order-to-invoice"):
         assert browser.ask(path).status == 200, path
@@ -480,6 +512,11 @@ def test_the_owner_is_of_the_newest_version_and_broken_files_name_none(tmp_path:
     assert owners.of(None, "action.crm") == "crm-team"
     assert owners.of(None, "f.ingest.orders") == "ten"
     assert owners.of("unknown", "action.crm") is None
+
+
+def test_the_systems_of_a_flow_are_those_that_its_steps_call() -> None:
+    owners = Owners.load(PROJECT / "flows", PROJECT / "systems")
+    assert owners.flows["order-to-invoice"].systems == {"billing"}
 
 
 def test_what_was_dear_is_kept_for_ten_times_as_long() -> None:

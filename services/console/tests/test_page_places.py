@@ -119,6 +119,7 @@ def test_a_flow_needs_a_person_for_what_no_machine_finishes() -> None:
     stuck.runs["failed"] = 2
     assert judge(quiet, Open(), 0) == (Verdict.QUIET, ())
     assert judge(busy, Open(), 0) == (Verdict.WELL, ())
+    assert judge(busy, Open(alerts=("it stands",), tasks=1), 0) == (Verdict.ACT, ("it stands", "1 open task"))
     assert judge(busy, Open(tasks=1), 0) == (Verdict.WAITS, ("1 open task",))
     assert judge(busy, Open(tasks=3, overdue=1), 0) == (Verdict.ACT, ("1 overdue task", "2 open tasks"))
     assert judge(stuck, Open(), 0) == (Verdict.ACT, ("2 failures without an answer",))

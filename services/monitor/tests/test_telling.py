@@ -213,6 +213,12 @@ def test_outlets_are_made_as_the_settings_say() -> None:
     assert isinstance(Log(), Log)
 
 
+def test_without_a_default_one_a_notice_for_nobody_goes_to_everybody() -> None:
+    telling = Telling.from_env({"HANDRAIL_MONITOR_WEBHOOK_BILLING": "https://hooks.example.com/y"})
+    made = outlets_of(telling, ["slack:billing"], lambda *_: None, ManualClock())
+    assert made.names_for(alert()) == ("log", "slack:billing")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [

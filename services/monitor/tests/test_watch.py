@@ -142,6 +142,21 @@ def test_what_failed_in_a_row_is_not_over_because_its_stage_says_nothing_at_all(
     assert (CALLS_OF_BILLING, "RESOLVED", 2) not in room.notices()
 
 
+def test_a_feed_that_is_busy_is_not_called_silence_of_kafka_and_judges_nothing(contracts: Contracts) -> None:
+    """It reads many dead letters, or stands back behind another monitor."""
+    room = Room(contracts)
+    for _ in range(90):
+        room.clock.advance(1_000)
+        room.watch.busy()
+        assert room.watch.tick()
+    assert room.told == []
+    assert [one.phase for one in room.watch.vitals] == ["restore"]
+    for _ in range(25):
+        room.clock.advance(1_000)
+        room.watch.tick()
+    assert [one.rule for one in room.told] == ["kafka-away"]
+
+
 def test_reading_for_minutes_what_was_said_before_is_not_called_silence_of_kafka(contracts: Contracts) -> None:
     room = Room(contracts)
     room.restore()

@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
+from enum import Enum, auto
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -34,6 +35,14 @@ from handrail_monitor.settings import Telling
 from handrail_monitor.watch import SERVICE, Watch
 from handrail_monitor.watched import Watched
 
+
+class Busy(Enum):
+    """Said by the feed instead of what it hears."""
+
+    BUSY = auto()
+
+
+BUSY = Busy.BUSY
 TICK_S, SOON_S = 1.0, 0.05
 MOST_AT_ONCE = 5_000
 
@@ -60,7 +69,7 @@ class Monitor:
             return contract.name, body
 
         self._watch = Watch(watched, limits, clock, me.instance, self._recorder.put, self._outlets.tell)
-        self._raw: SimpleQueue[Heard | list[Heard] | None] = SimpleQueue()
+        self._raw: SimpleQueue[Heard | Busy | list[Heard] | None] = SimpleQueue()
         self._failure: HandrailError | None = None
         self._feed = Feed(
             settings.bootstrap,
@@ -69,6 +78,7 @@ class Monitor:
             stats_from=self._watch.stats_from,
             restored=self._raw.put,
             heard=self._raw.put,
+            busy=lambda: self._raw.put(BUSY),
             failed=self._fail,
         )
         partitions = topics.kinds[STATS].partitions or topics.partitions
@@ -100,7 +110,9 @@ class Monitor:
         with suppress(Empty):
             for _ in range(MOST_AT_ONCE):
                 came = self._raw.get_nowait()
-                if isinstance(came, list):
+                if came is BUSY:
+                    self._watch.busy()
+                elif isinstance(came, list):
                     self._watch.restore(came)
                 else:
                     self._watch.hear(came)

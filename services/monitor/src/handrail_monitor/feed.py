@@ -17,7 +17,7 @@ import structlog
 from handrail.errors import ConfigError, HandrailError
 
 from handrail_monitor.hearing import Raw
-from handrail_monitor.restore import GROUP, STATES, STATS, read_states, set_positions
+from handrail_monitor.restore import GROUP, STATES, STATS, AnotherMember, read_states, set_positions
 
 LOOK_S = 0.2
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)
@@ -37,7 +37,9 @@ class Feed(threading.Thread, Generic[T]):
     """Hears until closed. `restored` is called with what the topics of states say, `heard` with each record after it.
 
     `understand` makes what is handed on of a record, None for what nobody needs. `stats_from` gives the time (ms) from which
-    on `stats` is read. `failed` is told what ends the feed for good: a ConfigError, or Faust, which would not end.
+    on `stats` is read. `busy` is called while it reads what was said before, and while it stands back behind another
+    monitor: then it hears nothing, and Kafka is well. `failed` is told what ends the feed for good: a ConfigError, or
+    Faust, which would not end.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class Feed(threading.Thread, Generic[T]):
         stats_from: Callable[[], int],
         restored: Callable[[list[T]], None],
         heard: Callable[[T | None], None],
+        busy: Callable[[], None],
         failed: Callable[[HandrailError], None],
     ) -> None:
         super().__init__(name="feed", daemon=True)
         self._kafka, self._datadir = bootstrap, datadir
         self._understand, self._stats_from = understand, stats_from
         self._restored, self._heard, self._failed = restored, heard, failed
+        self._busy = busy
         self._ended = threading.Event()
         self._again = threading.Event()
         self._log = structlog.get_logger().bind(service="monitor")
@@ -73,7 +77,7 @@ class Feed(threading.Thread, Generic[T]):
         while not self._ended.is_set():
             self._again.clear()
             try:
-                said, ends = read_states(self._kafka, self._understand)
+                said, ends = read_states(self._kafka, self._understand, self._busy)
                 self._restored(said)
                 set_positions(self._kafka, ends, self._stats_from())
                 self._log.info("listening", restored=len(said))
@@ -83,6 +87,9 @@ class Feed(threading.Thread, Generic[T]):
             except (ConfigError, FaustStays) as error:
                 self._failed(error)
                 return
+            except AnotherMember as error:
+                self._busy()
+                self._say_once(failures, str(error))
             except HandrailError as error:
                 self._say_once(failures, str(error))
             except Exception as error:  # whatever Faust raises: the next one may do better

@@ -131,4 +131,6 @@ def outlets_of(telling: Telling, wanted: Iterable[str], told: Told, clock: Clock
         for one in wanted:
             if one.startswith("mail:"):
                 notifiers[one] = Mail(telling.smtp, (one.removeprefix("mail:"),))
+    if not defaults:  # a notice that names nobody, such as of a silent service, must not end in a log that nobody reads
+        defaults = [name for name in notifiers if name != LOG]
     return Outlets([Outlet(name, each, told, clock) for name, each in notifiers.items()], defaults)

@@ -21,7 +21,8 @@ GROUP = "monitor"
 STATS, ALERTS = "stats", "alerts"
 STATES = ("dead-letters", "recovery.states", "systems")
 ASK_S = 10.0
-READ_S = 120.0
+STANDS_S = 60.0
+"""So long nothing may come before what is read counts as unreadable."""
 MEMBER_GONE_S = 20.0
 """Longer than the session of a monitor that was killed lasts."""
 _NOT_YET = frozenset(
@@ -42,17 +43,19 @@ class AnotherMember(Unreachable):
     """Somebody is in monitor's group: another monitor, or what is left of this one's own Faust."""
 
 
-def read_states(bootstrap: str, understand: Callable[[Raw], T | None]) -> tuple[list[T], list[TopicPartition]]:
+def read_states(
+    bootstrap: str, understand: Callable[[Raw], T | None], busy: Callable[[], None]
+) -> tuple[list[T], list[TopicPartition]]:
     """What every committed record of the topics of states and of `alerts` says, and where each of their partitions ends.
 
-    Records are understood as they are read: of a large one only what it says is kept.
+    Records are understood as they are read: of a large one only what it says is kept. `busy` is called as they come.
     Raises Unreachable, and ConfigError when a topic is missing.
     """
     with closing(Consumer({**reader(bootstrap, "monitor-restore"), "log_level": 0})) as consumer:
         try:
             places = _places(consumer, (*STATES, ALERTS))
             ends: dict[tuple[str, int], int] = {}
-            said = [one for raw in _read(consumer, places, ends) if (one := understand(raw)) is not None]
+            said = [one for raw in _read(consumer, places, ends, busy) if (one := understand(raw)) is not None]
             return said, [TopicPartition(topic, number, end) for (topic, number), end in ends.items()]
         except KafkaException as error:
             raise Unreachable(f"Kafka does not answer: {error.args[0].str()}") from error
@@ -98,17 +101,23 @@ def _places(consumer: Consumer, topics: Sequence[str]) -> list[TopicPartition]:
     return [TopicPartition(name, number) for name in topics for number in sorted(there[name].partitions)]
 
 
-def _read(consumer: Consumer, places: list[TopicPartition], ends: dict[tuple[str, int], int]) -> Iterator[Raw]:
+def _read(
+    consumer: Consumer, places: list[TopicPartition], ends: dict[tuple[str, int], int], busy: Callable[[], None]
+) -> Iterator[Raw]:
     """Up to the end of each partition, which is noted in `ends`: also that of an empty one has a number."""
     consumer.assign([TopicPartition(place.topic, place.partition, OFFSET_BEGINNING) for place in places])
     left = {(place.topic, place.partition) for place in places}
-    deadline = time.monotonic() + READ_S
+    deadline = time.monotonic() + STANDS_S
     while left:
         if time.monotonic() > deadline:
             raise Unreachable(
                 f"the topics {', '.join(sorted({topic for topic, _ in left}))} could not be read to their end"
             )
-        for message in consumer.consume(500, 0.5):
+        some = consumer.consume(500, 0.5)
+        if some:
+            deadline = time.monotonic() + STANDS_S
+            busy()
+        for message in some:
             topic, error = str(message.topic()), message.error()
             if error is None:
                 key = message.key()

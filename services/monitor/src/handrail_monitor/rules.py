@@ -81,12 +81,9 @@ def paused(sight: Sight) -> Iterator[Finding]:
     """A partition that waits for a flow version that its process does not have."""
     for name, stage, now in sight.heard():
         if held := stage.total("held", now):
-            yield Finding(
-                "paused",
-                name,
-                CRITICAL,
-                f"{name} has paused {held} of its partitions: it does not have a flow's version.",
-            )
+            what = f"{name} has paused {held} of its partitions: it does not have a flow's version."
+            flow = sight.watched.flow_of(name)
+            yield Finding("paused", name, CRITICAL, what, flow.name if flow else None, _system(name))
 
 
 def restarts(sight: Sight) -> Iterator[Finding]:

@@ -92,7 +92,7 @@ def _refused(order: Mapping[str, Any], letter: Mapping[str, Any] | None, why: st
 
 
 def _audited(order: Mapping[str, Any], letter: Mapping[str, Any] | None, refused: str | None = None) -> Output:
-    """Of a letter that was closed, its run and flow are forgotten here: they are in the entry that closed it."""
+    """Of a letter that was closed, its run and flow are forgotten here; the ledger has them."""
     about = letter or {"run": None, "flow": None}
     return entry(order["order"], order, run=about["run"], flow=about["flow"], refused=refused)
 

@@ -10,6 +10,8 @@ from handrail_console.commands.room import JsonOption, only_one, print_json, roo
 from handrail_console.words import line, moment
 
 HERE = "handrail runs list shows the last ones"
+_CAME = {"replay": "sent back to its stage", "discard": "discarded"}
+_HANDED_ON = "handed to its run"
 
 
 def audit(
@@ -23,6 +25,8 @@ def audit(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Show what people ordered (replays, discards, decisions), and what was refused and why; the newest first.
+
+    How a replay went, `handrail dlq show` says; how a run went on after a decision, `handrail runs show`.
 
     Example: handrail audit --by ada@example.com --since 7d
     """
@@ -50,7 +54,7 @@ def audit(
                 line(row["by"], 40),
                 row["what"],
                 f"letter {row['letter']}" if row["letter"] else f"task {row['task']}",
-                f"refused: {line(row['refused'], 80)}" if row["refused"] else "done" if row["letter"] else "handed on",
+                f"refused: {line(row['refused'], 80)}" if row["refused"] else _CAME.get(row["what"], _HANDED_ON),
                 line(row["reason"] or "", 80),
             ]
             for row in rows

@@ -27,6 +27,8 @@ class Open:
     letters_since: int | None = None
     tasks: int = 0
     overdue: int = 0
+    alerts: tuple[str, ...] = ()
+    """What critical alerts say that concern it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,10 @@ def health(measures: Measures, standing_open: Open, owner: str | None, purpose: 
 
 
 def judge(measures: Measures, standing_open: Open, now: int) -> tuple[Verdict, tuple[str, ...]]:
-    """A person is needed for what no machine will finish; one is waited for while a task is not overdue."""
-    act, waits = [], []
+    """A person is needed for what monitor finds critical and for what no machine will finish; one is waited for while a
+    task is not overdue.
+    """
+    act, waits = list(standing_open.alerts), []
     if standing_open.letters:
         since = (
             f", the oldest for {span(now - standing_open.letters_since)}"

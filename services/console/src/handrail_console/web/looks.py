@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
 from typing import Any
@@ -19,6 +19,7 @@ Row = dict[str, Any]
 DAY_MS = 86_400_000
 OPEN_LETTERS = ("OPEN", "REPLAYING")
 OPEN_TASKS = ("open",)
+CRITICAL = "CRITICAL"
 FIRST = 5
 MOST = 100
 PAGE = 50
@@ -32,6 +33,8 @@ class Ledger:
 
     standing: Standing
     newest: int | None
+    watch: str | None
+    """That nobody watches, as far as a ledger that is fresh knows; None while monitor does."""
 
     @property
     def fresh(self) -> bool:
@@ -91,7 +94,8 @@ class RunLook:
 
 
 def ledger(queries: Queries, now: int) -> Ledger:
-    return Ledger(queries.standing(now), queries.newest_transition())
+    stands = queries.standing(now)
+    return Ledger(stands, queries.newest_transition(), None if stands.silent else queries.monitor(now).warning())
 
 
 def measure_all(queries: Queries, since: int, now: int) -> Measured:
@@ -142,7 +146,25 @@ def open_of(queries: Queries, owners: Owners, now: int) -> dict[str, Open]:
         found[name] = replace(before, letters=before.letters + row["count"], letters_since=oldest)
     for row in queries.tasks_by_flow(now):
         found[row["flow"]] = replace(found.get(row["flow"], Open()), tasks=row["count"], overdue=row["overdue"])
+    for row in alerts(queries):
+        for name in concerned(row, owners.flows, found) if row["severity"] == CRITICAL else ():
+            before = found.get(name, Open())
+            found[name] = replace(before, alerts=(*before.alerts, row["what"].rstrip(".")))
     return found
+
+
+def alerts(queries: Queries) -> list[Row]:
+    """What monitor finds just now, the worst first."""
+    return queries.alerts(limit=MOST)
+
+
+def concerned(alert: Row, flows: Mapping[str, About], known: Iterable[str]) -> set[str]:
+    """The flows that an alert is about: its own, those that call its system, else all."""
+    if alert["flow"]:
+        return {alert["flow"]}
+    if alert["system"]:
+        return {name for name, about in flows.items() if alert["system"] in about.systems}
+    return {*flows, *known}
 
 
 def incidents(queries: Queries, owners: Owners, limit: int) -> list[Row]:

@@ -17,6 +17,8 @@ class About:
 
     owner: str | None = None
     purpose: str | None = None
+    systems: frozenset[str] = frozenset()
+    """Those that a flow's steps call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,13 @@ def _about(file: Path) -> About:
     if not isinstance(data, dict):
         return About()
     people = data.get("people")
-    return About(_text(people.get("owner")) if isinstance(people, dict) else None, _text(data.get("purpose")))
+    owner = _text(people.get("owner")) if isinstance(people, dict) else None
+    return About(owner, _text(data.get("purpose")), _systems(data.get("steps")))
+
+
+def _systems(steps: object) -> frozenset[str]:
+    calls = [one.get("call") for one in steps if isinstance(one, dict)] if isinstance(steps, list) else []
+    return frozenset(call.partition(".")[0] for call in calls if isinstance(call, str))
 
 
 def _text(value: object) -> str | None:

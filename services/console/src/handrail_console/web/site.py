@@ -98,6 +98,7 @@ class Site:
                 periods=PERIODS,
                 every=int(every) if every else None,
                 every_s=EVERY_S,
+                alerts=looks.alerts(queries),
                 incidents=incidents[: looks.FIRST],
                 more_incidents=len(incidents) > looks.FIRST,
                 tasks=tasks[: looks.FIRST],
@@ -120,7 +121,13 @@ class Site:
     def incidents(self, _: Request) -> Response:
         with self._reading() as queries:
             rows = looks.incidents(queries, self.owners, looks.MOST + 1)
-            return self._page(queries, "incidents.html", incidents=rows[: looks.MOST], more=len(rows) > looks.MOST)
+            return self._page(
+                queries,
+                "incidents.html",
+                alerts=looks.alerts(queries),
+                incidents=rows[: looks.MOST],
+                more=len(rows) > looks.MOST,
+            )
 
     def tasks(self, _: Request) -> Response:
         with self._reading() as queries:
