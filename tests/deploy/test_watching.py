@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 import yaml
 from handrail.metrics import StageMetrics
+from handrail.testing.clock import ManualClock
 from handrail.vitals import Vitals
+from handrail_console import figures
+from handrail_console.follower import Seen
 from handrail_monitor.words import WORDS
 from jsonschema import Draft202012Validator
 from prometheus_client import generate_latest
@@ -82,8 +85,9 @@ def metrics() -> dict[str, set[str]]:
     made = StageMetrics("ingest", lambda: [vitals])
     made.committed("s", 0.1)
     made.retried("s", 1, 1)
-    found: dict[str, set[str]] = {}
-    for line in generate_latest(made.registry).decode().splitlines():
+    ledger = figures.registry(lambda: Seen({"runs": 1}, 1.0), ManualClock(1_000))
+    found: dict[str, set[str]] = {"up": {"job", "instance"}}  # Prometheus' own
+    for line in (generate_latest(made.registry) + generate_latest(ledger)).decode().splitlines():
         if not line.startswith("#"):
             name, labels = re.match(r"([a-z_]+)(?:\{(.*)\})? ", line).groups()  # type: ignore[union-attr]
             found.setdefault(name, set()).update(re.findall(r"(\w+)=\"", labels or ""))
@@ -110,7 +114,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 def wrong(expr: str, known: dict[str, set[str]]) -> list[str]:
     """Metrics that there are not, and labels that a metric does not have."""
-    said = re.findall(r"\b(handrail_[a-z_]+)(?:\{([^}]*)\})?", expr)
+    said = re.findall(r"\b(handrail_[a-z_]+|up)\b(?:\{([^}]*)\})?", expr)
     found = [name for name, _ in said if name not in known]
     if not said:
         found.append("no metric at all")
@@ -145,7 +149,14 @@ def test_a_query_is_about_metrics_and_labels_that_there_are(where: str, expr: st
 
 
 @pytest.mark.parametrize(
-    "expr", ["handrail_nothing > 1", "sum by (flow) (handrail_lag_records)", 'handrail_ready{flow="x"}', "up"]
+    "expr",
+    [
+        "handrail_nothing > 1",
+        "sum by (flow) (handrail_lag_records)",
+        'handrail_ready{flow="x"}',
+        "1 > 0",
+        'up{flow="x"}',
+    ],
 )
 def test_a_query_about_what_there_is_not_is_found(expr: str) -> None:
     assert wrong(expr, metrics()) != []
