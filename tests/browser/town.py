@@ -43,6 +43,8 @@ class Town:
         yield from self._waits(
             ONBOARD, LONG, f"Order a laptop for {LONG}", self.now - 9 * HOUR, self.now - HOUR, kind="manual"
         )
+        yield self._alert("calls-failing", "billing", "CRITICAL", "12 calls to billing failed and none went well.")
+        yield self._alert("lag", f"{ONBOARD}.transform", "WARNING", f"{ONBOARD}.transform is 4 min behind.")
 
     def _run(self, flow: str, route: str, at: int, failed: bool) -> Iterator[Record]:
         run = self._id()
@@ -164,6 +166,28 @@ class Town:
     def _duplicates(self, flow: str, number: int, at: int) -> Iterator[Record]:
         stage = f"{flow}.transform"
         yield self._of("stats", stage, {"stage": stage, "flow": flow, "counts": {"duplicates": number}, "at": at})
+
+    def _alert(self, rule: str, subject: str, severity: str, what: str) -> Record:
+        body = {
+            "alert": f"{rule}/{subject}",
+            "rule": rule,
+            "subject": subject,
+            "state": "FIRING",
+            "severity": severity,
+            "since": self.now - HOUR,
+            "sequence": 1,
+            "what": what,
+            "means": "Runs that need it wait and are tried again; nothing is done twice.",
+            "todo": f"See whether {subject} is up: handrail status, and the log of its stage.",
+            "owner": "billing-ops@example.com",
+            "runbook": f"docs/operations/alerts.md#{rule}",
+            "flow": None,
+            "system": subject if rule == "calls-failing" else None,
+            "to": [],
+            "told": [],
+            "at": self.now - HOUR,
+        }
+        return self._of("alerts", body["alert"], body)
 
     def _of(self, topic: str, key: str, body: dict[str, Any]) -> Record:
         offset = self._offsets[topic]
