@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def test_what_people_have_built_on_a_view_outlives_a_migration(
         ledger.apply([records.transition(1, "prepared", "prepared") for _ in range(2)])
         with ledger.engine.begin() as connection:
             assert connection.execute(text("SELECT * FROM mine")).all() == [("order-to-invoice", 1)]
+
+
+def test_a_file_that_another_is_just_making_is_waited_for(tmp_path: Path, contracts: Contracts) -> None:
+    """SQLite does not wait by itself where a file is switched to WAL."""
+    file = tmp_path / "ledger.sqlite"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("BEGIN IMMEDIATE")
+        made = pool.submit(Ledger, file, contracts)
+        with pytest.raises(TimeoutError):
+            made.result(0.5)
+        other.rollback()
+        made.result(30).close()
+    with closing(sqlite3.connect(file)) as looked:
+        assert looked.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_two_that_come_at_once_make_one_ledger(place: Place, contracts: Contracts, records: Any) -> None:

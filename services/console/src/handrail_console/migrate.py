@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
+from typing import Any
 
 from handrail.errors import StateError
 from sqlalchemy import Connection, Engine, inspect, text
 
-from handrail_console.database import Place
+from handrail_console.database import BUSY_S, Place
 from handrail_console.schema import APPLICATION, REVISIONS
 
 HEAD = REVISIONS[-1]
@@ -28,7 +31,7 @@ def migrate(engine: Engine, place: Place) -> None:
             driver = connection.connection.driver_connection
             if driver is not None and not inspect(connection).get_table_names():
                 connection.rollback()
-                driver.execute("PRAGMA journal_mode = WAL")
+                _write_ahead(driver)
     with engine.begin() as connection:
         if place.file is None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -39,6 +42,19 @@ def migrate(engine: Engine, place: Place) -> None:
             raise StateError(f"the ledger {place} " + _NEWER.format(found=found, head=HEAD))
         _prepare(connection, place, found)
         _upgrade(connection)
+
+
+def _write_ahead(driver: Any) -> None:
+    """Switch the file to WAL. SQLite does not wait for a lock here: another that comes at once may be switching it, too."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            driver.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def current(connection: Connection, place: Place) -> str | None:
