@@ -31,7 +31,7 @@ def migrate(engine: Engine, place: Place) -> None:
             driver = connection.connection.driver_connection
             if driver is not None and not inspect(connection).get_table_names():
                 connection.rollback()
-                _write_ahead(driver)
+                write_ahead(driver)
     with engine.begin() as connection:
         if place.file is None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -44,7 +44,7 @@ def migrate(engine: Engine, place: Place) -> None:
         _upgrade(connection)
 
 
-def _write_ahead(driver: Any) -> None:
+def write_ahead(driver: Any) -> None:
     """Switch the file to WAL. SQLite does not wait for a lock here: another that comes at once may be switching it, too."""
     deadline = time.monotonic() + BUSY_S
     while True:
