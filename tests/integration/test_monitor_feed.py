@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from handrail.kafka.topics import topology
 from handrail.kafka.topics_file import TopicsFile
 from handrail.testing.broker import Broker
 from handrail_monitor.restore import ALERTS, STATES, STATS, AnotherMember, read_states, set_positions
+from handrail_monitor.watch import BLIND_MS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
@@ -108,8 +110,11 @@ def test_what_was_said_is_restored_and_what_is_said_is_heard(kafka: Broker, tmp_
             ear.until(lambda topic=topic: [topic, f"new {tag}"] in heard, topic)  # type: ignore[misc]
 
         _, ends = read_states(at, lambda raw: raw, lambda: None)
+        began, waited = time.monotonic(), list[float]()
         with pytest.raises(AnotherMember, match="another monitor is in the group"):
-            set_positions(at, ends, since)
+            set_positions(at, ends, since, lambda: waited.append(time.monotonic()))
+        pauses = [later - earlier for earlier, later in pairwise([began, *waited, time.monotonic()])]
+        assert max(pauses) * 1_000 < BLIND_MS / 2, "a monitor that stands back would take it for silence of Kafka"
 
         before = len(restored)
         ear.again()

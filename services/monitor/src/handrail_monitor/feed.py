@@ -17,7 +17,7 @@ import structlog
 from handrail.errors import ConfigError, HandrailError
 
 from handrail_monitor.hearing import Raw
-from handrail_monitor.restore import GROUP, STATES, STATS, AnotherMember, read_states, set_positions
+from handrail_monitor.restore import GROUP, STATES, STATS, read_states, set_positions
 
 LOOK_S = 0.2
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)
@@ -79,7 +79,7 @@ class Feed(threading.Thread, Generic[T]):
             try:
                 said, ends = read_states(self._kafka, self._understand, self._busy)
                 self._restored(said)
-                set_positions(self._kafka, ends, self._stats_from())
+                set_positions(self._kafka, ends, self._stats_from(), self._busy)
                 self._log.info("listening", restored=len(said))
                 failures = 0
                 self._run_faust()
@@ -87,9 +87,6 @@ class Feed(threading.Thread, Generic[T]):
             except (ConfigError, FaustStays) as error:
                 self._failed(error)
                 return
-            except AnotherMember as error:
-                self._busy()
-                self._say_once(failures, str(error))
             except HandrailError as error:
                 self._say_once(failures, str(error))
             except Exception as error:  # whatever Faust raises: the next one may do better

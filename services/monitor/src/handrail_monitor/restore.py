@@ -61,9 +61,10 @@ def read_states(
             raise Unreachable(f"Kafka does not answer: {error.args[0].str()}") from error
 
 
-def set_positions(bootstrap: str, ends: Sequence[TopicPartition], stats_from: int) -> None:
+def set_positions(bootstrap: str, ends: Sequence[TopicPartition], stats_from: int, busy: Callable[[], None]) -> None:
     """Where the group goes on: at `ends`, and in `stats` at the time `stats_from` (ms).
 
+    `busy` is called while it waits for another member to leave: that takes longer than monitor stays without a word.
     Raises Unreachable when Kafka does not answer, AnotherMember when the group is not empty.
     """
     settings = {"bootstrap.servers": bootstrap, "group.id": GROUP, "enable.auto.commit": False, "log_level": 0}
@@ -72,12 +73,12 @@ def set_positions(bootstrap: str, ends: Sequence[TopicPartition], stats_from: in
             wanted = [TopicPartition(place.topic, place.partition, stats_from) for place in _places(consumer, (STATS,))]
             found = consumer.offsets_for_times(wanted, timeout=ASK_S)
             starts = [one if one.offset >= 0 else _end(consumer, one) for one in found]
-            _commit(consumer, [*(one for one in ends if one.topic != ALERTS), *starts])
+            _commit(consumer, [*(one for one in ends if one.topic != ALERTS), *starts], busy)
         except KafkaException as error:
             raise Unreachable(f"Kafka does not answer: {error.args[0].str()}") from error
 
 
-def _commit(consumer: Consumer, positions: list[TopicPartition]) -> None:
+def _commit(consumer: Consumer, positions: list[TopicPartition], busy: Callable[[], None]) -> None:
     deadline = time.monotonic() + MEMBER_GONE_S
     while True:
         try:
@@ -88,6 +89,7 @@ def _commit(consumer: Consumer, positions: list[TopicPartition]) -> None:
         except KafkaException as error:
             if error.args[0].code() not in _NOT_YET:
                 raise
+            busy()
             if time.monotonic() > deadline:
                 raise AnotherMember(f"another monitor is in the group {GROUP}: one is enough") from error
             time.sleep(0.25)
