@@ -125,7 +125,7 @@ class Runner:
         decoded = {step: self.contracts.decode(raw)[1] for step, raw in responses.items()}
         moved = advance(self.flow, self.state, event, Values(self.event, self.request, decoded))
         for transition in moved.transitions:
-            self.contracts.encode("handrail/run-transition.v2", transition)
+            self.contracts.encode("handrail/run-transition.v3", transition)
         for command in moved.commands:
             self.contracts.encode("handrail/command.v1", command)
         for task in moved.tasks:
@@ -158,6 +158,37 @@ def test_an_accepted_order_becomes_one_command(flow: Flow, contracts: Contracts)
     assert command["request"] == moved.state.request
     assert moved.tasks == ()
     assert [each["segments"] for each in moved.transitions] == [{"segment": "BUILDING"}, {}, {}]
+
+
+TIME = {"name": "time-to-invoice", "amount": None, "unit": None, "step": "invoice", "since": 2_000, "within_ms": 60_000}
+AMOUNT = {"name": "value-at-risk", "amount": 1_000.0, "unit": "EUR", "step": None, "since": None, "within_ms": None}
+
+
+def test_the_first_transition_says_what_the_run_is_about(flow: Flow, contracts: Contracts) -> None:
+    moved = Runner(flow, contracts).prepare()
+    assert [each["outcomes"] for each in moved.transitions] == [[TIME, AMOUNT], [], []]
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ("{until: done}", TIME | {"step": None, "within_ms": None}),
+        ("{until: invoice, from: account_balance_minor}", TIME | {"since": 100, "within_ms": None}),
+        ("{amount: revision}", AMOUNT | {"amount": 1.0, "unit": None}),
+        ("{amount: total_minor, unit: customer_name}", AMOUNT | {"unit": None}),
+    ],
+)
+def test_an_outcome_is_what_the_flow_declares(
+    contracts: Contracts, tmp_path: Path, declared: str, expected: dict[str, Any]
+) -> None:
+    flow = variant(contracts, tmp_path, "time-to-invoice: {until: invoice, within: 1m}", f"it: {declared}")
+    told = Runner(flow, contracts).prepare().transitions[0]["outcomes"]
+    assert told == [expected | {"name": "it"}, AMOUNT]
+
+
+@pytest.mark.parametrize("amount", [None, float("nan"), float("inf")])
+def test_an_outcome_that_the_event_does_not_tell_is_left_out_and_stops_nothing(flow: Flow, amount: Any) -> None:
+    assert flow.outcomes(ORDER | {"total_minor": amount}, 2_000) == [TIME]
 
 
 def test_a_verified_step_ends_the_run_with_its_result(flow: Flow, contracts: Contracts) -> None:

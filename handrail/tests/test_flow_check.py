@@ -44,6 +44,9 @@ steps:
 retry: {transient: {from: 200ms, to: 5s, times: 6}}
 manual: {runbook: runbook.md, within: 8h}
 segments: [segment]
+outcomes:
+  time-to-invoice: {until: invoice, within: 1m}
+  value-at-risk: {amount: total_minor, unit: currency}
 result: orders.order-invoiced.v1
 done: mapping:to_order_invoiced
 """
@@ -175,6 +178,15 @@ def test_loading_writes_nothing(project: Project) -> None:
         ("{transient:", "{poison:", "retry:", "can't be tried again"),
         ("runbook.md", "run.md", "manual:", "there is no flows/order-to-invoice/v1/run.md"),
         ("[segment]", "[segmnt]", "segments:", "did you mean `segment`?"),
+        ("until: invoice,", "until: invoise,", "time-to-invoice:", "did you mean `invoice`?"),
+        ("until: invoice,", "from: ordered_on, until: invoice,", "time-to-invoice:", "not a `long`, milliseconds"),
+        ("until: invoice,", "until: invoice, unit: currency,", "time-to-invoice:", "a time has no `unit`"),
+        ("until: invoice, within", "within", "time-to-invoice:", "either a time or an amount"),
+        ("amount: total_minor,", "amount: total,", "value-at-risk:", "did you mean `total_minor`?"),
+        ("amount: total_minor,", "amount: currency,", "value-at-risk:", "is not a number"),
+        ("unit: currency", "unit: revision", "value-at-risk:", "is not a text"),
+        ("unit: currency", "within: 1m", "value-at-risk:", "can't have `from` or `within`"),
+        ("value-at-risk:", "value_at_risk:", "value_at_risk:", "write it like"),
         ("done: mapping:to_order_invoiced\n", "", None, "`result` and `done` belong together"),
         ("result: orders.order-invoiced.v1", "result: orders.order-invoiced.v9", "result:", "there is no contract"),
     ],

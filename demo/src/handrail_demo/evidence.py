@@ -13,7 +13,7 @@ FLOW = "order-to-invoice"
 
 
 def newest_runs(transitions: Iterable[Mapping[str, Any]], flow: str = FLOW) -> list[RunSeen]:
-    """Each run of the flow by its transition with the highest sequence (handrail/run-transition.v2)."""
+    """Each run of the flow by its transition with the highest sequence (handrail/run-transition.v3)."""
     newest: dict[str, Mapping[str, Any]] = {}
     for transition in transitions:
         if transition["flow"] != flow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping as Values
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from handrail.contracts import Contracts
 from handrail.errors import Failure
 from handrail.flow.cel import Condition, Scope
 from handrail.flow.mapping import Mapping, Record
-from handrail.flow.model import FlowFile, Manual, People, Step, Trigger
+from handrail.flow.model import FlowFile, Manual, Outcome, People, Step, Trigger
+from handrail.flow.run import DONE
 from handrail.flow.system import Operation, System
 from handrail.flow.table import Decision, Table
 from handrail.identity import run_id
@@ -110,6 +112,14 @@ class Flow:
         found = {name: event.get(name) for name in self.definition.segments}
         return {name: str(value)[:_SEGMENT_LENGTH] for name, value in found.items() if value is not None}
 
+    def outcomes(self, event: Record, begun_at: int) -> list[dict[str, Any]]:
+        """The flow's outcome measures for the event's run, as the contract `handrail/run-transition.v3` has them.
+
+        One whose field is null, or no number that can be added, is left out: a measure never stops a run.
+        """
+        found = ((name, _declared(one, event, begun_at)) for name, one in self.definition.outcomes.items())
+        return [{"name": name, **values} for name, values in found if values is not None]
+
     def run_id(self, event: Record) -> str:
         """The id of the event's run."""
         return run_id(self.name, self.dedupe(event))
@@ -159,6 +169,20 @@ class Flow:
         if contract is None:
             raise Failure("config", f"{step.call} takes no body, but the step {step.id} has `with`")
         return self.contracts.encode(contract, self.mapping.body(step.id, event, decoded, responses))
+
+
+def _declared(outcome: Outcome, event: Record, begun_at: int) -> dict[str, Any] | None:
+    made: dict[str, Any] = dict.fromkeys(("amount", "unit", "step", "since", "within_ms"))
+    if outcome.amount is not None:
+        amount, unit = event.get(outcome.amount), event.get(outcome.unit) if outcome.unit else None
+        if amount is None or not math.isfinite(amount):
+            return None
+        return made | {"amount": float(amount), "unit": None if unit is None else str(unit)[:_SEGMENT_LENGTH]}
+    since = event.get(outcome.since) if outcome.since else begun_at
+    if since is None:
+        return None
+    step = None if outcome.until == DONE else outcome.until
+    return made | {"step": step, "since": since, "within_ms": outcome.within_ms}
 
 
 def decision_variables(decision: Decision) -> dict[str, Any]:

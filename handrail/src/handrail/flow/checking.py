@@ -17,6 +17,7 @@ from handrail.flow.cel import Scope
 from handrail.flow.mapping import Mapping, Modules
 from handrail.flow.model import FlowFile, Retry, Step
 from handrail.flow.reading import Document, Loc, did_you_mean
+from handrail.flow.run import DONE
 from handrail.flow.system import Operation, System, placeholders
 from handrail.flow.table import Table, compile_at, read_table
 from handrail.recovery import Policy
@@ -24,6 +25,9 @@ from handrail.recovery import Policy
 _EVENT = ("event",)
 _ALL = ("event", "request", "responses")
 _KEYS = ("string", "int", "long", "boolean")
+_NUMBERS = ("int", "long", "float", "double")
+_TIMES = ("long",)
+_WORDS = ("string", "enum")
 _DECISION = {"decision.route": cel.Type.STRING, "decision.row": cel.Type.STRING, "decision.reason": cel.Type.STRING}
 
 
@@ -65,6 +69,7 @@ class _Binder:
         event = self._contract(("trigger", "contract"), self.file.trigger.contract)
         if event:
             self._fields_of(event)
+            self._outcomes(event)
         self._calls()
         request = self._request()
         self._result()
@@ -128,6 +133,24 @@ class _Binder:
         for loc, name in keys:
             if name not in known:
                 self._refuse(loc, f"{event.name} has no field `{name}`", did_you_mean(name, known))
+
+    def _outcomes(self, event: Contract) -> None:
+        known = {each.name: each.type for each in event.fields}
+        for name, outcome in self.file.outcomes.items():
+            for key, field_, kinds, like in (
+                ("from", outcome.since, _TIMES, "a `long`, milliseconds since the epoch"),
+                ("amount", outcome.amount, _NUMBERS, "a number"),
+                ("unit", outcome.unit, _WORDS, "a text"),
+            ):
+                loc: Loc = ("outcomes", name, key)
+                if field_ is not None and field_ not in known:
+                    self._refuse(loc, f"{event.name} has no field `{field_}`", did_you_mean(field_, known))
+                elif field_ is not None and not _is(known[field_], kinds):
+                    self._refuse(loc, f"`{field_}` of {event.name} is not {like}")
+            ids = [step.id for step in self.file.steps]
+            if outcome.until not in (None, DONE, *ids):
+                what = f"there is no step `{outcome.until}`"
+                self._refuse(("outcomes", name, "until"), what, did_you_mean(outcome.until or "", [*ids, DONE]))
 
     def _request(self) -> Contract | None:
         """The contract of what the transform makes: as `request` says, or that of the first call without `with`."""
@@ -283,6 +306,13 @@ class _Binder:
             if condition:
                 found[step.id] = Ask(scope, condition)
         return found
+
+
+def _is(avro: Any, kinds: tuple[str, ...]) -> bool:
+    """Whether a field's type is one of these, or one of these or null."""
+    parts = avro if isinstance(avro, list) else [avro]
+    names = [part.get("type") if isinstance(part, dict) else part for part in parts]
+    return any(name in kinds for name in names) and all(name in (*kinds, "null") for name in names)
 
 
 def _given(retry: Retry) -> dict[str, Any]:

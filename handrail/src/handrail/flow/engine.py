@@ -100,6 +100,7 @@ class _Turn:
             "actor": None,
             "dedupe": dict(before.dedupe),
             "segments": {},
+            "outcomes": [],
             "task": None,
             "first_failure_at": None,
             "at": self.at,
@@ -183,7 +184,8 @@ def _prepared(flow: Flow, state: RunState | None, event: Prepared, view: Values)
     if state is not None:
         return Advance(state, ignored=f"the run exists and is {state.state}: this event is a duplicate")
     turn = _Turn(flow, _new(flow, event), event.at, view)
-    turn.move(PREPARED, "prepared", segments=flow.segments(view.event))
+    told = {"segments": flow.segments(view.event), "outcomes": flow.outcomes(view.event, event.at)}
+    turn.move(PREPARED, "prepared", **told)
     decision = flow.decide(view.event, view.request)
     if decision is not None:
         turn.change(decision=decision.to_json())

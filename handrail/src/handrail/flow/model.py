@@ -169,6 +169,30 @@ class FlowAlerts(Strict):
     when: AlertWhen = AlertWhen()
 
 
+class Outcome(Strict):
+    """What the flow is for, in a figure: the time until a step is done, or an amount that its runs are about.
+
+    `until` is a step or `done`, the end of the run; `from` a field of the event that is a time (ms), else the run's begin.
+    `amount` is a field of the event, `unit` the field that says in what: amounts of two units are never added.
+    """
+
+    until: StepId | None = None
+    since: Text | None = Field(default=None, alias="from")
+    within_ms: Duration | None = Field(default=None, alias="within")
+    amount: Text | None = None
+    unit: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Outcome:
+        if (self.until is None) == (self.amount is None):
+            raise Wrong("an outcome is either a time or an amount", "write `{until: step}` or `{amount: field}`")
+        if self.amount and (self.since or self.within_ms is not None):
+            raise Wrong("an amount can't have `from` or `within`", "leave them out")
+        if self.until and self.unit:
+            raise Wrong("a time has no `unit`", "leave it out")
+        return self
+
+
 class FlowFile(Strict):
     """A flow file. Keys as in the design's `flows.md`; what this build does not execute is in `NOT_YET`."""
 
@@ -191,6 +215,7 @@ class FlowFile(Strict):
     expect: Expect | None = None
     alerts: FlowAlerts = FlowAlerts()
     segments: tuple[Text, ...] = ()
+    outcomes: dict[Name, Outcome] = Field(default_factory=dict)
     result: ContractName | None = None
     done: Function | None = None
 

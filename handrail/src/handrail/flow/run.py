@@ -118,7 +118,7 @@ class Values:
 class Advance:
     """What an event did: the run's next state and everything that must be sent, to be committed together.
 
-    `transitions`, `commands` and `tasks` are bodies of `handrail/run-transition.v2` (without `trace`), `command.v1` and
+    `transitions`, `commands` and `tasks` are bodies of `handrail/run-transition.v3` (without `trace`), `command.v1` and
     `task.v1`; `done` is the body of the flow's `result`. `give_up`: the event ends as a dead letter. `ignored` says why
     nothing happened; then everything else is empty and `state` is as it was.
     """

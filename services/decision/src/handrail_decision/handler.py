@@ -91,7 +91,7 @@ def _outputs(flow: Flow, run: Run, message: Message, moved: Advance) -> Iterable
     for transition in moved.transitions:
         id_ = output_id(run.id, RUNS, transition["sequence"])
         yield Output(
-            RUNS, "handrail/run-transition.v2", route, body={**transition, "trace": message.trace}, run=run, id=id_
+            RUNS, "handrail/run-transition.v3", route, body={**transition, "trace": message.trace}, run=run, id=id_
         )
     for command in moved.commands:
         id_ = output_id(run.id, f"command/{command['step']}", command["revision"])
