@@ -75,9 +75,16 @@ class Desk:
         self._put("dead-letters", "handrail/dead-letter.v1", body)
         return body
 
-    def order(self, order: str, generation: int = 1, letter: str = LETTER, by: str = "ada") -> None:
+    def order(
+        self,
+        order: str,
+        generation: int = 1,
+        letter: str = LETTER,
+        by: str = "ada",
+        contract: str = "handrail/letter-order.v2",
+    ) -> None:
         body = {"letter": letter, "generation": generation, "order": order, "by": by, "reason": "mended", "at": 9}
-        self._put("recovery.letters.replay", "handrail/letter-order.v1", body)
+        self._put("recovery.letters.replay", contract, body | ({"minutes": 12} if contract[-1] == "2" else {}))
 
     def _put(self, topic: str, contract: str, body: dict[str, Any]) -> None:
         self.sent += 1
@@ -161,7 +168,13 @@ def test_an_entry_names_the_run_and_the_flow_of_the_letter(desk: Desk, bodies: A
     desk.letter(run=run, flow="order-to-invoice")
     desk.order("replay")
     (entry,) = bodies("audit")
-    assert (entry["run"], entry["flow"]) == (run, "order-to-invoice")
+    assert (entry["run"], entry["flow"], entry["minutes"]) == (run, "order-to-invoice", 12)
+
+
+def test_an_order_of_an_older_build_says_no_minutes_and_is_carried_out(desk: Desk, bodies: Any) -> None:
+    desk.letter()
+    desk.order("replay", contract="handrail/letter-order.v1")
+    assert [(entry["what"], entry["refused"], entry["minutes"]) for entry in bodies("audit")] == [("replay", None, None)]
 
 
 def test_what_a_stage_reports_was_ordered_by_nobody(desk: Desk, bodies: Any) -> None:

@@ -17,13 +17,18 @@ from handrail import envelope
 
 FLOW = "order-to-invoice"
 RUN = "01234567-89ab-8def-8123-456789abcdef"
-EMPTY = dict.fromkeys(("letter", "generation", "task", "run", "flow", "version", "route", "step", "verdict", "reason"))
+EMPTY = dict.fromkeys(
+    ("letter", "generation", "task", "run", "flow", "version", "route", "step", "verdict", "reason", "minutes")
+)
 DECIDE = EMPTY | {
     "command": "decide", "task": "3f2a91c0-0000-8000-8000-000000000001", "run": RUN, "flow": FLOW, "version": 1,
     "route": "7", "step": "review", "verdict": "approve", "by": "ada", "at": 9,
 }  # fmt: skip
 REPLAY = EMPTY | {"command": "replay", "letter": "9c1d", "generation": 2, "by": "ada", "at": 9}
 DISCARD = REPLAY | {"command": "discard", "reason": "a test order"}
+REVIEW = EMPTY | {
+    "command": "review", "flow": FLOW, "version": 1, "by": "ada", "reason": "the limits are right", "minutes": 30, "at": 9,
+}  # fmt: skip
 
 
 class Office:
@@ -32,8 +37,8 @@ class Office:
     def __init__(self, stage: StageDriver, broker: MemoryBroker, contracts: Contracts) -> None:
         self.stage, self.broker, self.contracts = stage, broker, contracts
 
-    def order(self, body: dict[str, Any]) -> None:
-        value = self.contracts.encode("handrail/operator-command.v1", body)
+    def order(self, body: dict[str, Any], contract: str = "handrail/operator-command.v2") -> None:
+        value = self.contracts.encode(contract, body)
         # As the command line sends it: partition 0, an id, no header of ours.
         self.broker.publish("recovery.commands", "k", value, (("ce_id", f"{len(value)} {body}".encode()),))
         self.stage.drain()
@@ -67,8 +72,32 @@ def test_the_audit_says_who_decided_what_and_why(office: Office, bodies: Any, ve
     (entry,) = bodies("audit")
     assert entry == {
         "what": verdict, "by": "ada", "reason": "because", "letter": None, "generation": None, "task": DECIDE["task"],
-        "run": RUN, "flow": FLOW, "refused": None, "at": 9,
+        "run": RUN, "flow": FLOW, "refused": None, "minutes": None, "at": 9,
     }  # fmt: skip
+
+
+def test_the_audit_says_how_long_it_took(office: Office, bodies: Any) -> None:
+    office.order(DECIDE | {"verdict": "done", "minutes": 12})
+    assert [entry["minutes"] for entry in bodies("audit")] == [12]
+
+
+def test_a_review_of_a_flow_is_noted_and_moves_nothing(office: Office, broker: MemoryBroker, bodies: Any) -> None:
+    office.order(REVIEW)
+    (entry,) = bodies("audit")
+    assert entry == {
+        "what": "review", "by": "ada", "reason": "the limits are right", "letter": None, "generation": None,
+        "task": None, "run": None, "flow": FLOW, "refused": None, "minutes": 30, "at": 9,
+    }  # fmt: skip
+    assert [record.key for record in broker.records("audit")] == [FLOW.encode()]
+    assert broker.records(f"{FLOW}.decision") == broker.records("recovery.letters.replay") == []
+
+
+def test_an_order_of_an_older_command_line_is_carried_out(office: Office, broker: MemoryBroker, bodies: Any) -> None:
+    old = "handrail/operator-command.v1"
+    office.order({name: value for name, value in DECIDE.items() if name != "minutes"}, old)
+    office.order({name: value for name, value in REPLAY.items() if name != "minutes"}, old)
+    assert len(broker.records(f"{FLOW}.decision")) == len(broker.records("recovery.letters.replay")) == 1
+    assert [entry["minutes"] for entry in bodies("audit")] == [None]
 
 
 @pytest.mark.parametrize("body", [REPLAY, DISCARD])
@@ -87,7 +116,7 @@ def test_an_order_about_a_letter_goes_to_the_letters_stage(
     (record,) = broker.records("recovery.letters.replay")
     (order,) = bodies("recovery.letters.replay")
     assert (order["order"], order["letter"], order["generation"]) == (body["command"], "9c1d", 2)
-    assert (order["by"], order["reason"], order["at"]) == ("ada", body["reason"], 9)
+    assert (order["by"], order["reason"], order["minutes"], order["at"]) == ("ada", body["reason"], None, 9)
     assert record.partition == partition_for("9c1d", 2), "where the letter is"
 
 
@@ -97,6 +126,8 @@ def test_an_order_about_a_letter_goes_to_the_letters_stage(
     + [(REPLAY | {"letter": ""}, "letter"), (REPLAY | {"by": " "}, "by")]
     + [(DISCARD | {"reason": reason}, "reason") for reason in (None, "", "  ")]
     + [(DECIDE | {name: None}, name) for name in ("task", "run", "flow", "version", "route", "step", "verdict")]
+    + [(REVIEW | {name: None}, name) for name in ("flow", "version", "reason")]
+    + [(REVIEW | {"version": 99}, "version"), (REVIEW | {"by": " "}, "by"), (REVIEW | {"reason": " "}, "reason")]
     + [(DECIDE | {"verdict": "perhaps"}, "verdict"), (DECIDE | {"run": "not an id"}, "run")]
     + [(DECIDE | {"verdict": "reject", "reason": None}, "reason")],
     ids=lambda each: each if isinstance(each, str) else "",
@@ -109,6 +140,7 @@ def test_an_order_that_lacks_something_is_a_dead_letter_that_names_it(
     assert (letter["failure_class"], letter["field"], letter["stage"]) == ("contract", field, "recovery.commands")
     assert broker.records(f"{FLOW}.decision") == []
     assert broker.records("recovery.letters.replay") == []
+    assert broker.records("audit") == []
 
 
 @pytest.mark.parametrize("fields", [{"version": 99}, {"version": 0}, {"flow": "no-such-flow"}])

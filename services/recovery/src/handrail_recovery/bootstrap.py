@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from handrail.contracts import Contracts
-from handrail.outbox import LETTER_ORDER
 from handrail.recovery.letter import CONTRACT as DEAD_LETTER
 from handrail.recovery.letter import LETTER_BYTES
 from handrail.service import Deployment, Plan
 from handrail.spec import Spec
 
-from handrail_recovery.commands import OPERATOR_COMMAND, CarryOut
-from handrail_recovery.letters import TABLES, keep
+from handrail_recovery.commands import OPERATOR_COMMANDS, CarryOut
+from handrail_recovery.letters import LETTER_ORDERS, TABLES, keep
 
 QUARANTINE = "dead-letters.quarantine"
 
@@ -20,7 +19,7 @@ def plans(deployment: Deployment) -> list[Plan]:
     commands = Spec(
         name="recovery.commands",
         inbox="recovery.commands",
-        accepts=frozenset({OPERATOR_COMMAND}),
+        accepts=OPERATOR_COMMANDS,
         handler=CarryOut(lambda flow, version: deployment.flows.get(flow, version) is not None),
         partitions=deployment.partitions,
         knows=lambda _flow, _version: True,
@@ -29,7 +28,7 @@ def plans(deployment: Deployment) -> list[Plan]:
     letters = Spec(
         name="recovery.letters",
         inbox="dead-letters",
-        accepts=frozenset({DEAD_LETTER, LETTER_ORDER}),
+        accepts=frozenset({DEAD_LETTER, *LETTER_ORDERS}),
         handler=keep,
         partitions=deployment.partitions,
         knows=lambda _flow, _version: True,

@@ -14,7 +14,7 @@ from handrail.pending import View
 
 from handrail_recovery.audit import entry
 
-OPERATOR_COMMAND = "handrail/operator-command.v1"
+OPERATOR_COMMANDS = frozenset({"handrail/operator-command.v1", "handrail/operator-command.v2"})
 HUMAN_DECISION = "handrail/human-decision.v1"
 _VERDICTS = ("approve", "reject", "done")
 T = TypeVar("T")
@@ -29,20 +29,35 @@ class CarryOut:
     def __call__(self, given: Message | Due | Finished, _view: View) -> Iterable[Output]:
         """Letter orders go to recovery.letters (which audits what comes of them), decisions to the run's decision stage.
 
+        The review of a flow moves nothing: it is noted in the audit.
+
         Raises ContractBroken for an order that lacks what it needs: it ends as a dead letter, never half done.
         """
         if not isinstance(given, Message):
             raise TypeError(f"recovery.commands sets no timers, yet {type(given).__name__} came")
         order = given.body
-        if order["command"] != "decide":
-            return [_letter_order(order)]
-        return [self._decision(order), entry(order["verdict"], order, run=order["run"], flow=order["flow"])]
+        match order["command"]:
+            case "decide":
+                return [self._decision(order), entry(order["verdict"], order, run=order["run"], flow=order["flow"])]
+            case "review":
+                return [self._review(order)]
+        return [_letter_order(order)]
+
+    def _review(self, order: Mapping[str, Any]) -> Output:
+        flow = self._flow(order)
+        _words(order["by"], "by")
+        _words(order["reason"], "reason")
+        return entry("review", order, run=None, flow=flow)
+
+    def _flow(self, order: Mapping[str, Any]) -> str:
+        flow, version = _need(order["flow"], "flow"), _need(order["version"], "version")
+        if not self.knows(flow, version):
+            raise ContractBroken(f"there is no version {version} of a flow {flow!r} here", field="version")
+        return flow
 
     def _decision(self, order: Mapping[str, Any]) -> Output:
-        flow, route = _need(order["flow"], "flow"), _need(order["route"], "route")
-        run = Run(_run_id(_need(order["run"], "run")), flow, _need(order["version"], "version"))
-        if not self.knows(flow, run.version):
-            raise ContractBroken(f"there is no version {run.version} of a flow {flow!r} here", field="version")
+        flow, route = self._flow(order), _need(order["route"], "route")
+        run = Run(_run_id(_need(order["run"], "run")), flow, order["version"])
         verdict = _need(order["verdict"], "verdict")
         if verdict not in _VERDICTS:
             raise ContractBroken(f"verdict {verdict!r} is none of {', '.join(_VERDICTS)}", field="verdict")
@@ -72,6 +87,7 @@ def _letter_order(order: Mapping[str, Any]) -> Output:
         "order": order["command"],
         "by": _words(order["by"], "by"),
         "reason": order["reason"],
+        "minutes": order.get("minutes"),
         "at": order["at"],
     }
     return Output(LETTERS_REPLAY, LETTER_ORDER, letter, body=body)

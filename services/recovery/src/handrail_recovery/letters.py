@@ -20,6 +20,7 @@ from handrail.recovery.letter import headers_of
 from handrail import envelope
 from handrail_recovery.audit import entry
 
+LETTER_ORDERS = frozenset({"handrail/letter-order.v1", LETTER_ORDER})
 LETTER_STATE = "handrail/letter-state.v1"
 STATES_TOPIC = "recovery.states"
 TABLES = {"letters": DEAD_LETTER, "states": LETTER_STATE}
@@ -33,7 +34,7 @@ def keep(given: Message | Due | Finished, view: View) -> Iterable[Output | Relay
         raise TypeError(f"recovery.letters sets no timers, yet {type(given).__name__} came")
     if given.type == DEAD_LETTER:
         return _opened(given.body, view)
-    if given.type == LETTER_ORDER:
+    if given.type in LETTER_ORDERS:
         return _ordered(given.body, view, given.traceparent)
     raise TypeError(f"recovery.letters does not know {given.type}")
 
