@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import typer
 from handrail.contracts import Contracts
+from handrail_console.arithmetic import quantile, sparkline
 from handrail_console.commands.measures import measures
 from handrail_console.database import Place
 from handrail_console.ledger import Ledger
-from handrail_console.measures import measure, quantile, sparkline
+from handrail_console.measures import measure
 from handrail_console.queries import Queries
 from hypothesis import given
 from hypothesis import strategies as st

@@ -174,7 +174,9 @@ def test_an_entry_names_the_run_and_the_flow_of_the_letter(desk: Desk, bodies: A
 def test_an_order_of_an_older_build_says_no_minutes_and_is_carried_out(desk: Desk, bodies: Any) -> None:
     desk.letter()
     desk.order("replay", contract="handrail/letter-order.v1")
-    assert [(entry["what"], entry["refused"], entry["minutes"]) for entry in bodies("audit")] == [("replay", None, None)]
+    assert [(entry["what"], entry["refused"], entry["minutes"]) for entry in bodies("audit")] == [
+        ("replay", None, None)
+    ]
 
 
 def test_what_a_stage_reports_was_ordered_by_nobody(desk: Desk, bodies: Any) -> None:

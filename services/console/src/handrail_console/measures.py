@@ -1,4 +1,4 @@
-"""The four measures of a flow, of a segment of it or of a week: from the cases that the ledger's views give. Pure.
+"""The measures of a flow, of a segment of it or of a week: from the cases that the ledger's views give. Pure.
 
 What a case is, and in which week it counts, is said in `migrations/versions/r0002_measures.py`; the views `measure_*` there
 come to the same figures by flow, segment and week.
@@ -9,34 +9,41 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
-from itertools import pairwise
 from typing import Any
+
+from handrail_console.arithmetic import quantile, share
+from handrail_console.purpose import Purpose
+from handrail_console.upkeep import Upkeep, Work
 
 Row = Mapping[str, Any]
 ALL = "all"
 FINISHED = frozenset(("done", "done-by-hand", "rejected", "compensated", "cancelled"))
 """States in which a run needs nobody any more. A failed one is waited for."""
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True, slots=True)
 class Cases:
-    """Rows of the views, those of the time asked for: `runs` and `failed` counted (`n`), the others one by one."""
+    """Rows of the views, those of the time asked for: one by one, but for what `n` counts: runs, failed, amounts, work."""
 
     runs: Sequence[Row]
     failed: Sequence[Row]
     recoveries: Sequence[Row]
     duplicates: Sequence[Row]
     by_hand: Sequence[Row]
+    times: Sequence[Row]
+    amounts: Sequence[Row]
+    work: Sequence[Row]
+    waiting: Sequence[Row]
+    upkeep: Sequence[Row]
 
 
 @dataclass(slots=True)
 class Measures:
     """Of one flow, or of one `part` of it: a segment (`name=value`) or a week (its Monday). Times in ms.
 
-    `recovery` holds a time for each failure that counts, None for one that is still open. `stopped` and `found` are None
-    where duplicates can't be told apart. `weeks` has runs begun and failed by week, for the trend.
+    The four measures, and beside them what the flow is for and what it takes of people. `recovery` holds a time for each
+    failure that counts, None for one that is still open. `weeks` has runs begun and failed by week, for the trend. Of a
+    segment neither duplicates nor upkeep are known apart: `stopped` and `found` are None, `upkeep` is empty.
     """
 
     flow: str
@@ -51,6 +58,9 @@ class Measures:
     found: int | None = 0
     by_hand: list[int | None] = field(default_factory=list)
     why: Counter[str] = field(default_factory=Counter)
+    purpose: Purpose = field(default_factory=Purpose)
+    work: Work = field(default_factory=Work)
+    upkeep: Upkeep = field(default_factory=Upkeep)
     weeks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -95,6 +105,9 @@ class Measures:
                 "p50_ms": quantile(self.by_hand, 50),
                 "p95_ms": quantile(self.by_hand, 95),
             },
+            "outcomes": self.purpose.told(),
+            "work": self.work.told(),
+            "upkeep": None if self.stopped is None else self.upkeep.told(),
             "trend": [
                 {"week": week, "runs": runs, "failed": failed} for week, (runs, failed) in sorted(self.weeks.items())
             ],
@@ -104,20 +117,20 @@ class Measures:
 def measure(cases: Cases, by: str | None) -> list[Measures]:
     """The measures of each flow; `by` is None, `segment` or `week`. In the order of flow and part."""
     groups = _Groups(by)
-    for row, group in groups.of(cases.runs):
-        group.runs[row["state"]] += row["n"]
-        group.count(row["week"], begun=row["n"])
-    for row, group in groups.of(cases.failed):
-        group.failed[row["failure_class"]] += row["n"]
-        group.count(row["week"], failed=row["n"])
-    for row, group in groups.of(cases.recoveries):
-        _recovery(group, row)
-    for row, group in groups.of(cases.duplicates):
-        group.stopped = (group.stopped or 0) + row["stopped"]
-        group.found = (group.found or 0) + row["found"]
-    for row, group in groups.of(cases.by_hand):
-        group.by_hand.append(row["took_ms"])
-        group.why[row["why"]] += 1
+    for rows, add in (
+        (cases.runs, _run),
+        (cases.failed, _failure),
+        (cases.recoveries, _recovery),
+        (cases.duplicates, _duplicates),
+        (cases.by_hand, _by_hand),
+        (cases.times, lambda group, row: group.purpose.time(row)),
+        (cases.amounts, lambda group, row: group.purpose.amount(row)),
+        (cases.work, lambda group, row: group.work.add(row)),
+        (cases.waiting, lambda group, row: group.upkeep.wait(row)),
+        (cases.upkeep, lambda group, row: group.upkeep.add(row)),
+    ):
+        for row, group in groups.of(rows):
+            add(group, row)
     return groups.sorted()
 
 
@@ -146,6 +159,16 @@ class _Groups:
         return [self._made[key] for key in sorted(self._made)]
 
 
+def _run(group: Measures, row: Row) -> None:
+    group.runs[row["state"]] += row["n"]
+    group.count(row["week"], begun=row["n"])
+
+
+def _failure(group: Measures, row: Row) -> None:
+    group.failed[row["failure_class"]] += row["n"]
+    group.count(row["week"], failed=row["n"])
+
+
 def _recovery(group: Measures, row: Row) -> None:
     if row["discarded_at"] is not None:
         group.discarded += 1
@@ -157,34 +180,11 @@ def _recovery(group: Measures, row: Row) -> None:
         group.oldest_open_at = row["failed_at"]
 
 
-def quantile(took: Iterable[int | None], percent: int) -> int | None:
-    """The shortest time within which so many percent of all were over; None: not so many are over yet (or there are none).
-
-    What is still open (None) counts as longer than anything else: censored, and never left out.
-    """
-    found = sorted(took, key=lambda one: (one is None, one or 0))
-    return found[(percent * len(found) + 99) // 100 - 1] if found else None
+def _duplicates(group: Measures, row: Row) -> None:
+    group.stopped = (group.stopped or 0) + row["stopped"]
+    group.found = (group.found or 0) + row["found"]
 
 
-def share(part: int | None, whole: int) -> float | None:
-    """None where there is no whole."""
-    return None if part is None or not whole else part / whole
-
-
-def sparkline(weeks: Mapping[str, tuple[int, int]], last: int = 12) -> str:
-    """The share of failed runs, week by week, the highest of them the whole bar; `·` for a week without runs."""
-    shares = [share(failed, runs) if runs else None for runs, failed in _without_gaps(weeks)[-last:]]
-    highest = max((one for one in shares if one), default=0.0)
-    return "".join(
-        "·" if one is None else _BARS[round(one / highest * (len(_BARS) - 1))] if highest else _BARS[0]
-        for one in shares
-    )
-
-
-def _without_gaps(weeks: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:
-    days = sorted(date.fromisoformat(week) for week in weeks)
-    found: list[tuple[int, int]] = [weeks[days[0].isoformat()]] if days else []
-    for before, day in pairwise(days):
-        found += [(0, 0)] * ((day - before).days // 7 - 1)
-        found.append(weeks[day.isoformat()])
-    return found
+def _by_hand(group: Measures, row: Row) -> None:
+    group.by_hand.append(row["took_ms"])
+    group.why[row["why"]] += 1

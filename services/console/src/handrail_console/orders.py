@@ -17,7 +17,7 @@ from handrail import telemetry
 from handrail_console.reach import partitions_of
 
 TOPIC = "recovery.commands"
-CONTRACT = "handrail/operator-command.v1"
+CONTRACT = "handrail/operator-command.v2"
 CONNECT_S = 4.0
 SEND_S = 5.0
 
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One order: `key` is the id of the letter or task, `body` a value of handrail/operator-command.v1."""
+    """One order: `key` is the id of the letter or task, `body` a value of handrail/operator-command.v2."""
 
     key: str
     body: Row

@@ -87,7 +87,8 @@ def _unreadable(record: Record, why: str) -> Change:
 def _transition(value: Row, record: Record) -> list[Change]:
     value["partition"] = record.partition
     value["offset"] = record.offset
-    return [Change("transitions", value)]
+    outcomes = [{**one, "run": value["run"], "unit": _storable(one["unit"])} for one in value.get("outcomes", ())]
+    return [Change("transitions", value), *(Change("run_outcomes", one) for one in outcomes)]
 
 
 def _task(value: Row, _: Record) -> list[Change]:
@@ -167,7 +168,7 @@ def _alert(value: Row, _: Record) -> list[Change]:
 
 
 def _audit(value: Row, record: Record) -> list[Change]:
-    return [Change("audit", {**value, "partition": record.partition, "offset": record.offset})]
+    return [Change("audit", {"minutes": None, **value, "partition": record.partition, "offset": record.offset})]
 
 
 def _system(value: Row, _: Record) -> list[Change]:
@@ -181,12 +182,12 @@ def _heartbeat(value: Row, _: Record) -> list[Change]:
 
 PROJECTIONS: Mapping[str, Projection] = MappingProxyType(
     {
-        "runs": Projection({"handrail/run-transition.v1": _transition, "handrail/run-transition.v2": _transition}),
+        "runs": Projection({f"handrail/run-transition.v{version}": _transition for version in (1, 2, 3)}),
         "tasks": Projection({"handrail/task.v1": _task}, ("tasks", "task")),
         "dead-letters": Projection({"handrail/dead-letter.v1": _letter}, ("dead_letters", "letter")),
         "recovery.states": Projection({"handrail/letter-state.v1": _letter_state}, ("letter_states", "letter")),
         "alerts": Projection({"handrail/alert.v1": _alert}),
-        "audit": Projection({"handrail/audit-entry.v1": _audit}),
+        "audit": Projection({f"handrail/audit-entry.v{version}": _audit for version in (1, 2)}),
         "systems": Projection({"handrail/system-state.v1": _system}, ("systems", "system")),
         "stats": Projection(
             {"handrail/process-stats.v1": _heartbeat, "handrail/stage-counts.v1": _counts},

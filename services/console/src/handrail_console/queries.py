@@ -261,6 +261,12 @@ def _cases(connection: Connection, since: int, flow: str | None) -> Cases:
         keys = [view.c.flow, view.c.segment, view.c.week, view.c[what]]
         return _rows(connection, narrowed(select(*keys, func.count().label("n")), view).group_by(*keys))
 
+    def added(name: str, by: Sequence[str], what: str) -> list[Row]:
+        view = table(name, *(column(each) for each in ("flow", "segment", "week", "began_at", *by, what)))
+        keys = [view.c[each] for each in ("flow", "segment", "week", *by)]
+        sums = (func.count().label("n"), func.count(view.c[what]).label("told"), func.sum(view.c[what]).label(what))
+        return _rows(connection, narrowed(select(*keys, *sums), view).group_by(*keys))
+
     def each(name: str, *what: str) -> list[Row]:
         view = table(name, *(column(one) for one in ("flow", "week", "began_at", *what)))
         return _rows(connection, narrowed(select(view), view))
@@ -274,6 +280,11 @@ def _cases(connection: Connection, since: int, flow: str | None) -> Cases:
         recoveries=each("measured_recoveries", "segment", "failed_at", "took_ms", "discarded_at", "how"),
         duplicates=each("measured_duplicates", "stopped", "found"),
         by_hand=each("measured_by_hand", "segment", "why", "took_ms"),
+        times=each("measured_outcome_times", "segment", "outcome", "since", "within_ms", "took_ms", "wanted"),
+        amounts=added("measured_amounts", ("outcome", "unit", "standing"), "amount"),
+        work=added("measured_work", ("what",), "minutes"),
+        waiting=each("measured_waiting", "owner", "took_ms"),
+        upkeep=each("measured_upkeep", "what", "took_ms"),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
+    Double,
     Index,
     Integer,
     LargeBinary,
@@ -19,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every migration, in order. The last one is what this build reads and writes."""
 APPLICATION = 0x48524C47
 """`PRAGMA application_id` of a SQLite ledger: the letters HRLG."""
@@ -84,6 +85,19 @@ RUN_SEGMENTS = _table(
     _text("run"),
     _text("name"),
     _text("value"),
+    PrimaryKeyConstraint("run", "name"),
+)
+
+# What a run is about, by the flow's `outcomes`: an amount (in what unit), or a time from `since` on (ms) until a step.
+RUN_OUTCOMES = _table(
+    "run_outcomes",
+    _text("run"),
+    _text("name"),
+    Column("amount", Double),
+    _text("unit", null=True),
+    _text("step", null=True),
+    _time("since", null=True),
+    _time("within_ms", null=True),
     PrimaryKeyConstraint("run", "name"),
 )
 
@@ -240,7 +254,8 @@ ALERTS = _table(
     Index("alerts_by_state", "state"),
 )
 
-# What people ordered; `refused` is why nothing was done. By where it stands: two orders may be alike.
+# What people ordered; `refused` is why nothing was done, `minutes` how long they say it took.
+# By where it stands: two orders may be alike.
 AUDIT = _table(
     "audit",
     _number("partition"),
@@ -255,6 +270,7 @@ AUDIT = _table(
     _text("flow", null=True),
     _text("refused", null=True),
     _time("at"),
+    _number("minutes", null=True),
     PrimaryKeyConstraint("partition", "offset"),
     Index("audit_by_run", "run"),
     Index("audit_by_time", "at"),

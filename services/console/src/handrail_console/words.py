@@ -43,6 +43,11 @@ def percent(part: float) -> str:
     return f"{int(part * 1000) / 10:g} %"
 
 
+def amount(value: float) -> str:
+    """`1,234`, `0.50`."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
+
+
 def shown(text: object) -> str:
     """Text that came from outside, without signs that a terminal would obey."""
     return "".join(sign if sign.isprintable() or sign == "\n" else f"\\x{ord(sign):02x}" for sign in str(text))

@@ -48,6 +48,7 @@ class Writing:
             "transitions": self._transitions(),
             "runs": self._runs(),
             "run_segments": self._insert(schema.RUN_SEGMENTS).on_conflict_do_nothing(),
+            "run_outcomes": self._insert(schema.RUN_OUTCOMES).on_conflict_do_nothing(),
             "tasks": self._newest(schema.TASKS, keep=("opened_at", "run", "flow", "version", "route", "step", "kind")),
             "dead_letters": self._newest(schema.DEAD_LETTERS, by="generation"),
             "letter_states": self._newest(schema.LETTER_STATES, by="generation"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from handrail_console.measures import share
+from handrail_console.arithmetic import share
 from handrail_console.words import percent
 
 WEEKS = 12

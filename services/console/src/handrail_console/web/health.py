@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from handrail_console.measures import FINISHED, Measures, quantile, share
+from handrail_console.arithmetic import quantile, share
+from handrail_console.measures import FINISHED, Measures
 from handrail_console.web.chart import Chart, trend
 from handrail_console.words import count, percent, span
 

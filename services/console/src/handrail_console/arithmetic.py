@@ -1,0 +1,42 @@
+"""What measures are made with: quantiles over cases of which some are open, shares, and a trend in eight heights. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from itertools import pairwise
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def quantile(took: Iterable[int | None], percent: int) -> int | None:
+    """The shortest time within which so many percent of all were over; None: not so many are over yet (or there are none).
+
+    What is still open (None) counts as longer than anything else: censored, and never left out.
+    """
+    found = sorted(took, key=lambda one: (one is None, one or 0))
+    return found[(percent * len(found) + 99) // 100 - 1] if found else None
+
+
+def share(part: int | None, whole: int) -> float | None:
+    """None where there is no whole."""
+    return None if part is None or not whole else part / whole
+
+
+def sparkline(weeks: Mapping[str, tuple[int, int]], last: int = 12) -> str:
+    """The share of failed runs, week by week, the highest of them the whole bar; `·` for a week without runs."""
+    shares = [share(failed, runs) if runs else None for runs, failed in _without_gaps(weeks)[-last:]]
+    highest = max((one for one in shares if one), default=0.0)
+    return "".join(
+        "·" if one is None else _BARS[round(one / highest * (len(_BARS) - 1))] if highest else _BARS[0]
+        for one in shares
+    )
+
+
+def _without_gaps(weeks: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:
+    days = sorted(date.fromisoformat(week) for week in weeks)
+    found: list[tuple[int, int]] = [weeks[days[0].isoformat()]] if days else []
+    for before, day in pairwise(days):
+        found += [(0, 0)] * ((day - before).days // 7 - 1)
+        found.append(weeks[day.isoformat()])
+    return found
