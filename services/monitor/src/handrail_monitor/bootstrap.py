@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
 
 import structlog
 from handrail.clock import SystemClock
@@ -55,18 +54,13 @@ class Monitor:
         self._outlets = outlets_of(telling, wanted, self._told, clock)
         for name in self._outlets.missing(wanted):
             structlog.get_logger().warning("no such notifier", notifier=name, instead="the default ones are told")
-
-        def decode(value: bytes) -> tuple[str, Mapping[str, Any]]:
-            contract, body = contracts.decode(value)
-            return contract.name, body
-
         self._watch = Watch(watched, limits, clock, me.instance, self._recorder.put, self._outlets.tell)
         self._said: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._failure: HandrailError | None = None
         self._feed = Feed[Heard](
             settings.bootstrap,
             settings.home / SERVICE,
-            understand=Hearing(decode),
+            understand=Hearing(contracts.decode),
             stats_from=self._watch.stats_from,
             restored=lambda said: self._said.put(partial(self._watch.restore, said)),
             heard=lambda said: self._said.put(partial(self._watch.hear, said)),
