@@ -316,6 +316,7 @@ def test_what_is_well_in_a_stale_ledger_was_well(ledger: Ledger, records: Any, b
     seen = browser.ask("/?since=30d").text
     assert "order-to-invoice Was well" in seen
     assert "No open dead letter that this ledger knows of" in seen
+    assert "Nobody watches" not in seen, "whether somebody does it does not know"
 
 
 def test_a_ledger_that_is_behind_says_by_how_much(told: Ledger, browser: Browser) -> None:
