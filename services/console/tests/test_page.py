@@ -264,13 +264,15 @@ def test_a_flow_that_stands_still_needs_a_person_though_nothing_is_open(
 ) -> None:
     ledger.apply([records.transition(1, "acting", "next"), records.beat(START + 50_000)], reached={})
     assert "order-to-invoice Well" in browser.ask("/").text
-    ledger.apply([records.alert()], reached={})
+    silent = {"alert": "process-silent/action", "rule": "process-silent", "subject": "action", "system": None}
+    silent |= {"what": "action has said nothing for 2 days: action.billing.", "todo": "Start it."}
+    ledger.apply([records.alert(**silent)], reached={})
     for path in ("/", "/incidents"):
         seen = browser.ask(path).text
         assert "Alerts critical action has said nothing for 2 days: action.billing." in seen, path
         assert "What to do Start it. Owner ops@example.com For 60.0 s" in seen, path
     assert "order-to-invoice Needs a person action has said nothing for 2 days" in browser.ask("/").text
-    ledger.apply([records.alert(state="RESOLVED", sequence=2)], reached={})
+    ledger.apply([records.alert(**silent, state="RESOLVED", sequence=2)], reached={})
     assert "order-to-invoice Well" in browser.ask("/").text
     assert "Alerts" not in browser.ask("/").text
 
