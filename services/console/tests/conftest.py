@@ -146,30 +146,30 @@ class Records:
 
     def alert(self, **more: Any) -> Record:
         body = {
-            "alert": "process-silent/action",
-            "rule": "process-silent",
-            "subject": "action",
+            "alert": "calls-failing/billing",
+            "rule": "calls-failing",
+            "subject": "billing",
             "state": "FIRING",
             "severity": "CRITICAL",
             "since": START,
             "sequence": 1,
-            "what": "action has said nothing for 2 days: action.billing.",
-            "means": "Its work waits.",
-            "todo": "Start it.",
+            "what": "12 calls to billing failed.",
+            "means": "Runs wait.",
+            "todo": "See whether billing is up.",
             "owner": "ops@example.com",
-            "runbook": "docs/operations/alerts.md#process-silent",
+            "runbook": "docs/operations/alerts.md#calls-failing",
             "flow": None,
-            "system": None,
-            "to": [],
+            "system": "billing",
+            "to": ["slack:billing"],
             "told": [],
             "at": START,
         } | more
         return self.of("alerts", body["alert"], body)
 
-    def beat(self, at: int) -> Record:
-        body = {"service": "monitor", "instance": "i", "started_at": START, "stage": "monitor", "phase": "idle"}
+    def beat(self, at: int, service: str = "monitor") -> Record:
+        body = {"service": service, "instance": "i", "started_at": START, "stage": service, "phase": "idle"}
         body |= {"reasons": [], "counters": {}, "gauges": {}, "at": at}
-        return self.raw("stats", "monitor", self._contracts.encode("handrail/process-stats.v1", body))
+        return self.raw("stats", service, self._contracts.encode("handrail/process-stats.v1", body))
 
     def system(self, breaker: str, **more: Any) -> Record:
         body = {"system": "billing", "breaker": breaker, "reason": None, "since": START, "at": START} | more

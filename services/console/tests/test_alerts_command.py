@@ -16,40 +16,11 @@ from sqlalchemy import text
 APP = typer.Typer()
 APP.command()(alerts)
 START = 1_767_261_723_000
-ALERT: dict[str, Any] = {
-    "alert": "calls-failing/billing",
-    "rule": "calls-failing",
-    "subject": "billing",
-    "state": "FIRING",
-    "severity": "CRITICAL",
-    "since": START,
-    "sequence": 1,
-    "what": "12 calls to billing failed.",
-    "means": "Runs wait.",
-    "todo": "See whether billing is up.",
-    "owner": "ops@example.com",
-    "runbook": "docs/operations/alerts.md#calls-failing",
-    "flow": None,
-    "system": "billing",
-    "to": ["slack:billing"],
-    "told": [],
-    "at": START,
-}
 
 
-def alert(records: Any, **changed: Any) -> Any:
-    return records.of("alerts", ALERT["alert"], {**ALERT, **changed})
-
-
-def beat(records: Any, contracts: Contracts, at: int, service: str = "monitor") -> Any:
-    body = {"service": service, "instance": "i", "started_at": START, "stage": service, "phase": "idle", "reasons": []}
-    body |= {"counters": {}, "gauges": {}, "at": at}
-    return records.raw("stats", service, contracts.encode("handrail/process-stats.v1", body))
-
-
-def test_what_fires_is_shown_with_what_to_do(ledger: Ledger, desk: Any, records: Any, contracts: Contracts) -> None:
-    later = alert(records, alert="lag/x", rule="lag", subject="x", severity="WARNING", at=START + 5)
-    ledger.apply([later, alert(records), beat(records, contracts, START + 50_000)])
+def test_what_fires_is_shown_with_what_to_do(ledger: Ledger, desk: Any, records: Any) -> None:
+    later = records.alert(alert="lag/x", rule="lag", subject="x", severity="WARNING", at=START + 5)
+    ledger.apply([later, records.alert(), records.beat(START + 50_000)])
     result = desk(APP)
     assert result.exit_code == 0
     assert result.output.splitlines()[:5] == [
@@ -62,12 +33,10 @@ def test_what_fires_is_shown_with_what_to_do(ledger: Ledger, desk: Any, records:
     assert "WARNING  lag: x" in result.output
 
 
-def test_an_alert_that_is_over_is_no_more_among_those_that_fire(
-    ledger: Ledger, desk: Any, records: Any, contracts: Contracts
-) -> None:
+def test_an_alert_that_is_over_is_no_more_among_those_that_fire(ledger: Ledger, desk: Any, records: Any) -> None:
     over = {"state": "RESOLVED", "sequence": 2, "at": START + 63_000}
-    ledger.apply([alert(records), alert(records, **over), beat(records, contracts, START + 50_000)])
-    ledger.apply([alert(records, told=["log"])])  # what is older never comes back
+    ledger.apply([records.alert(), records.alert(**over), records.beat(START + 50_000)])
+    ledger.apply([records.alert(told=["log"])])  # what is older never comes back
     assert desk(APP).output == "no alert fires\n"
     assert "over after 63.0 s  calls-failing: billing" in desk(APP, "--all").output
     told = json.loads(desk(APP, "--all", "--json").output)
@@ -81,8 +50,8 @@ def test_a_monitor_that_was_never_heard_is_noticed(ledger: Ledger, desk: Any) ->
     assert "Warning: monitor was never heard: nobody watches" in result.output
 
 
-def test_a_monitor_that_fell_silent_is_noticed(ledger: Ledger, desk: Any, records: Any, contracts: Contracts) -> None:
-    ledger.apply([beat(records, contracts, START + 20_000), beat(records, contracts, START + 59_000, service="action")])
+def test_a_monitor_that_fell_silent_is_noticed(ledger: Ledger, desk: Any, records: Any) -> None:
+    ledger.apply([records.beat(START + 20_000), records.beat(START + 59_000, service="action")])
     result = desk(APP)
     assert result.exit_code == 1
     assert "Warning: monitor silent since 2026-01-01 10:02:23 UTC (40.0 s ago): nobody watches" in result.output
@@ -90,8 +59,8 @@ def test_a_monitor_that_fell_silent_is_noticed(ledger: Ledger, desk: Any, record
 
 
 def test_of_the_seconds_of_other_services_nothing_is_kept(ledger: Ledger, records: Any, contracts: Contracts) -> None:
-    assert project(contracts, beat(records, contracts, START, service="action")) == []
-    ledger.apply([beat(records, contracts, START + second) for second in range(50)])
+    assert project(contracts, records.beat(START, service="action")) == []
+    ledger.apply([records.beat(START + second) for second in range(50)])
     queries = Queries.open(ledger.place)
     with queries._engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM heartbeats")).scalar() == 1

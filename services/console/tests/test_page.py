@@ -264,13 +264,15 @@ def test_a_flow_that_stands_still_needs_a_person_though_nothing_is_open(
 ) -> None:
     ledger.apply([records.transition(1, "acting", "next"), records.beat(START + 50_000)], reached={})
     assert "order-to-invoice Well" in browser.ask("/").text
-    ledger.apply([records.alert()], reached={})
+    silent = {"alert": "process-silent/action", "rule": "process-silent", "subject": "action", "system": None}
+    silent |= {"what": "action has said nothing for 2 days: action.billing.", "todo": "Start it."}
+    ledger.apply([records.alert(**silent)], reached={})
     for path in ("/", "/incidents"):
         seen = browser.ask(path).text
         assert "Alerts critical action has said nothing for 2 days: action.billing." in seen, path
         assert "What to do Start it. Owner ops@example.com For 60.0 s" in seen, path
     assert "order-to-invoice Needs a person action has said nothing for 2 days" in browser.ask("/").text
-    ledger.apply([records.alert(state="RESOLVED", sequence=2)], reached={})
+    ledger.apply([records.alert(**silent, state="RESOLVED", sequence=2)], reached={})
     assert "order-to-invoice Well" in browser.ask("/").text
     assert "Alerts" not in browser.ask("/").text
 
@@ -316,6 +318,7 @@ def test_what_is_well_in_a_stale_ledger_was_well(ledger: Ledger, records: Any, b
     seen = browser.ask("/?since=30d").text
     assert "order-to-invoice Was well" in seen
     assert "No open dead letter that this ledger knows of" in seen
+    assert "Nobody watches" not in seen, "whether somebody does it does not know"
 
 
 def test_a_ledger_that_is_behind_says_by_how_much(told: Ledger, browser: Browser) -> None:

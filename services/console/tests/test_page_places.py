@@ -73,7 +73,7 @@ def test_incidents_are_open_letters_that_failed_alike_with_whose_they_are(querie
 
 
 def test_what_stands_open_is_counted_by_flow(queries: Queries) -> None:
-    found = looks.open_of(queries, OWNERS, START + 20 * MIN)
+    found = looks.open_of(queries, OWNERS, looks.alerts(queries), START + 20 * MIN)
     assert found == {
         "order-to-invoice": Open(letters=2, letters_since=START, tasks=2, overdue=1),
         "action.crm": Open(letters=1, letters_since=START + 4 * MIN),
@@ -87,8 +87,8 @@ def test_tasks_that_are_due_first_come_first(queries: Queries) -> None:
 
 def test_every_page_can_be_made(queries: Queries) -> None:
     now = START + 20 * MIN
-    measured = looks.measure_all(queries, START - MIN, now)
-    assert [(one.flow, one.verdict) for one in looks.overview(queries, OWNERS, measured, now)] == [
+    measured, watching = looks.measure_all(queries, START - MIN, now), looks.watching(queries, now)
+    assert [(one.flow, one.verdict) for one in looks.overview(queries, OWNERS, measured, watching.alerts, now)] == [
         ("action.crm", Verdict.ACT),
         ("order-to-invoice", Verdict.ACT),
     ]

@@ -17,11 +17,7 @@ from monitor_world import T0, alert
 
 @pytest.fixture
 def hearing(contracts: Contracts) -> Hearing:
-    def decode(value: bytes) -> tuple[str, Any]:
-        contract, body = contracts.decode(value)
-        return contract.name, body
-
-    return Hearing(decode)
+    return Hearing(contracts.decode)
 
 
 def test_of_a_large_dead_letter_only_what_the_rules_need_is_kept(hearing: Hearing, contracts: Contracts) -> None:

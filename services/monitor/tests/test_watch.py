@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import pytest
 from handrail.contracts import Contracts
@@ -33,15 +32,11 @@ class Room:
         self.kept: dict[str, Alert] = {}
         self.instance = instance
         self.counters: dict[str, int] = {}
-        self.hearing = Hearing(self._decoded)
+        self.hearing = Hearing(contracts.decode)
         self.watch = self._made()
 
     def _made(self) -> Watch:
         return Watch(WATCHED, Limits(), self.clock, self.instance, self._keep, self.told.append)
-
-    def _decoded(self, value: bytes) -> tuple[str, Mapping[str, Any]]:
-        contract, found = self.contracts.decode(value)
-        return contract.name, found
 
     def _keep(self, one: Alert) -> None:
         self.kept[one.alert] = one

@@ -67,17 +67,13 @@ class Queries:
             {**row, "sent_to": json.loads(row["sent_to"]), "told": json.loads(row["told"])} for row in self.all(asked)
         ]
 
-    def audit(
-        self, *, run: str | None = None, by: str | None = None, since: int | None = None, limit: int | None = None
-    ) -> list[Row]:
+    def audit(self, *, since: int, limit: int, run: str | None = None, by: str | None = None) -> list[Row]:
         """What people ordered, the newest first; those of a run are about its dead letters, too."""
         table = schema.AUDIT.c
-        asked = _narrowed(select(schema.AUDIT), [(table.by, _one(by))])
+        asked = _narrowed(select(schema.AUDIT).where(table.at >= since), [(table.by, _one(by))])
         if run is not None:  # of a letter that is closed recovery has forgotten the run
             its = select(_LETTERS.c.letter).where(_LETTERS.c.run == run)
             asked = asked.where(or_(table.run == run, table.letter.in_(its)))
-        if since is not None:
-            asked = asked.where(table.at >= since)
         return self.all(asked.order_by(table.at.desc(), table.partition, table.offset.desc()).limit(limit))
 
     def monitor(self, now: int) -> Watchman:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from enum import Enum, auto
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
 
 import structlog
 from handrail.clock import SystemClock
@@ -35,14 +34,6 @@ from handrail_monitor.settings import Telling
 from handrail_monitor.watch import SERVICE, Watch
 from handrail_monitor.watched import Watched
 
-
-class Busy(Enum):
-    """Said by the feed instead of what it hears."""
-
-    BUSY = auto()
-
-
-BUSY = Busy.BUSY
 TICK_S, SOON_S = 1.0, 0.05
 MOST_AT_ONCE = 5_000
 
@@ -63,22 +54,17 @@ class Monitor:
         self._outlets = outlets_of(telling, wanted, self._told, clock)
         for name in self._outlets.missing(wanted):
             structlog.get_logger().warning("no such notifier", notifier=name, instead="the default ones are told")
-
-        def decode(value: bytes) -> tuple[str, Mapping[str, Any]]:
-            contract, body = contracts.decode(value)
-            return contract.name, body
-
         self._watch = Watch(watched, limits, clock, me.instance, self._recorder.put, self._outlets.tell)
-        self._raw: SimpleQueue[Heard | Busy | list[Heard] | None] = SimpleQueue()
+        self._said: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._failure: HandrailError | None = None
-        self._feed = Feed(
+        self._feed = Feed[Heard](
             settings.bootstrap,
             settings.home / SERVICE,
-            understand=Hearing(decode),
+            understand=Hearing(contracts.decode),
             stats_from=self._watch.stats_from,
-            restored=self._raw.put,
-            heard=self._raw.put,
-            busy=lambda: self._raw.put(BUSY),
+            restored=lambda said: self._said.put(partial(self._watch.restore, said)),
+            heard=lambda said: self._said.put(partial(self._watch.hear, said)),
+            busy=lambda: self._said.put(self._watch.busy),
             failed=self._fail,
         )
         partitions = topics.kinds[STATS].partitions or topics.partitions
@@ -109,17 +95,11 @@ class Monitor:
         """One second: what came, what it comes to, and what is written. Whether more has come already."""
         with suppress(Empty):
             for _ in range(MOST_AT_ONCE):
-                came = self._raw.get_nowait()
-                if came is BUSY:
-                    self._watch.busy()
-                elif isinstance(came, list):
-                    self._watch.restore(came)
-                else:
-                    self._watch.hear(came)
+                self._said.get_nowait()()
         if not self._watch.tick():
             self._feed.again()
         self._recorder.work()
-        return not self._raw.empty()
+        return not self._said.empty()
 
     def _told(self, alert: Alert, notifier: str) -> None:
         self._watch.told(alert, notifier)

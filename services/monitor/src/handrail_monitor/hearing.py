@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 
@@ -13,8 +13,17 @@ from handrail_monitor.facts import Fact, Gone, fact_of
 
 LETTERS = "dead-letters"
 
-Decode = Callable[[bytes], tuple[str, Mapping[str, Any]]]
 Heard = Fact | Alert
+
+
+class Named(Protocol):
+    """What is needed of a contract."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Decode = Callable[[bytes], tuple[Named, Mapping[str, Any]]]
 
 
 class Raw(NamedTuple):
@@ -35,7 +44,7 @@ class Hearing:
             return Gone((raw.key or b"").decode(errors="replace")) if raw.topic == LETTERS else None
         try:
             contract, body = self._decode(raw.value)
-            return Alert.from_record(body) if contract == ALERT else fact_of(contract, body)
+            return Alert.from_record(body) if contract.name == ALERT else fact_of(contract.name, body)
         except Exception as error:  # a record that nobody can read must not end the watch
             self._log.warning("unreadable", topic=raw.topic, why=type(error).__name__)
             return None

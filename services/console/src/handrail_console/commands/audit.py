@@ -31,15 +31,12 @@ def audit(
     Example: handrail audit --by ada@example.com --since 7d
     """
     here = room(context)
-    now = here.clock.now()
-    start = start_of(since, now)
+    start = start_of(since, here.clock.now())
     with here.ledger() as ledger:
         about = only_one(ledger.find_runs(run), "run", "run", run, HERE)["run"] if run else None
         found = ledger.audit(run=about, by=by, since=start, limit=limit + 1)
-        warning = ledger.standing(now).warning()
+        here.warn(ledger)
     rows, more = found[:limit], len(found) > limit
-    if warning:
-        say(warning, err=True)
     if as_json:
         print_json(rows)
         return

@@ -39,9 +39,7 @@ def measures(
     start = start_of(since, now)
     with here.ledger() as ledger:
         groups = measure(ledger.cases(start, flow), by)
-        warning = ledger.standing(now).warning()
-    if warning:
-        say(warning, err=True)
+        here.warn(ledger)
     if as_json:
         print_json({"since": start, "until": now, "by": by, "measures": [group.told() for group in groups]})
     elif not groups:

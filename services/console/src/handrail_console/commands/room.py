@@ -57,6 +57,12 @@ class Room:
         finally:
             queries.close()
 
+    def warn(self, ledger: Queries) -> None:
+        """Say it on stderr where the ledger is not up to date."""
+        warning = ledger.standing(self.clock.now()).warning()
+        if warning:
+            say(warning, err=True)
+
     def contracts(self) -> Contracts:
         """Those of the project, dead letters of the largest size included."""
         return Contracts.load(self.settings.contracts, max_bytes=LETTER_BYTES)

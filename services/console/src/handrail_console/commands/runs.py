@@ -32,9 +32,7 @@ def list_runs(
     with here.ledger() as ledger:
         rows = ledger.runs(state or (), flow, limit)
         in_all = ledger.count_runs(state or (), flow)
-        warning = ledger.standing(here.clock.now()).warning()
-    if warning:
-        say(warning, err=True)
+        here.warn(ledger)
     if as_json:
         print_json(rows)
         return

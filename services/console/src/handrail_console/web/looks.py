@@ -33,12 +33,18 @@ class Ledger:
 
     standing: Standing
     newest: int | None
-    watch: str | None
-    """That nobody watches, as far as a ledger that is fresh knows; None while monitor does."""
 
     @property
     def fresh(self) -> bool:
         return self.standing.warning() is None
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """What monitor finds just now, the worst first. `warning`: nobody watches, as far as the ledger knows; else None."""
+
+    alerts: Sequence[Row]
+    warning: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +100,15 @@ class RunLook:
 
 
 def ledger(queries: Queries, now: int) -> Ledger:
-    stands = queries.standing(now)
-    return Ledger(stands, queries.newest_transition(), None if stands.silent else queries.monitor(now).warning())
+    return Ledger(queries.standing(now), queries.newest_transition())
+
+
+def watching(queries: Queries, now: int) -> Watching:
+    return Watching(alerts(queries), queries.monitor(now).warning())
+
+
+def alerts(queries: Queries) -> list[Row]:
+    return queries.alerts(limit=MOST)
 
 
 def measure_all(queries: Queries, since: int, now: int) -> Measured:
@@ -110,9 +123,9 @@ def measure_one(queries: Queries, name: str, since: int, now: int) -> Measured:
     return Measured(now, since, list(whole) or queries.flows(), whole, weeks, segments[:MOST])
 
 
-def overview(queries: Queries, owners: Owners, measured: Measured, now: int) -> list[Health]:
+def overview(queries: Queries, owners: Owners, measured: Measured, alerts: Iterable[Row], now: int) -> list[Health]:
     """Those that need a person first, as it stands now; flows of the files are there before their first run."""
-    opened = open_of(queries, owners, now)
+    opened = open_of(queries, owners, alerts, now)
     names = {*measured.whole, *opened, *measured.names, *owners.flows}
     flows = [_health(name, measured.whole.get(name), opened.get(name), owners, now) for name in names]
     return sorted(flows, key=lambda one: (_ORDER.index(one.verdict), one.flow))
@@ -120,12 +133,12 @@ def overview(queries: Queries, owners: Owners, measured: Measured, now: int) -> 
 
 def knows(queries: Queries, owners: Owners, name: str, now: int) -> bool:
     """Whether there is such a flow: cheap to say, unlike its measures."""
-    return name in owners.flows or name in queries.flows() or name in open_of(queries, owners, now)
+    return name in owners.flows or name in queries.flows() or name in open_of(queries, owners, alerts(queries), now)
 
 
 def flow(queries: Queries, owners: Owners, name: str, measured: Measured, now: int) -> FlowLook | None:
     """None where nobody knows it."""
-    whole, opened = measured.whole.get(name), open_of(queries, owners, now).get(name)
+    whole, opened = measured.whole.get(name), open_of(queries, owners, alerts(queries), now).get(name)
     if opened is None and name not in {*measured.names, *owners.flows}:
         return None
     return FlowLook(
@@ -136,7 +149,7 @@ def flow(queries: Queries, owners: Owners, name: str, measured: Measured, now: i
     )
 
 
-def open_of(queries: Queries, owners: Owners, now: int) -> dict[str, Open]:
+def open_of(queries: Queries, owners: Owners, alerts: Iterable[Row], now: int) -> dict[str, Open]:
     """By flow; a letter without one counts for the flow that its stage is named for, else for the stage."""
     found: dict[str, Open] = {}
     for row in queries.open_by_flow(OPEN_LETTERS[:1]):
@@ -146,16 +159,11 @@ def open_of(queries: Queries, owners: Owners, now: int) -> dict[str, Open]:
         found[name] = replace(before, letters=before.letters + row["count"], letters_since=oldest)
     for row in queries.tasks_by_flow(now):
         found[row["flow"]] = replace(found.get(row["flow"], Open()), tasks=row["count"], overdue=row["overdue"])
-    for row in alerts(queries):
+    for row in alerts:
         for name in concerned(row, owners.flows, found) if row["severity"] == CRITICAL else ():
             before = found.get(name, Open())
             found[name] = replace(before, alerts=(*before.alerts, row["what"].rstrip(".")))
     return found
-
-
-def alerts(queries: Queries) -> list[Row]:
-    """What monitor finds just now, the worst first."""
-    return queries.alerts(limit=MOST)
 
 
 def concerned(alert: Row, flows: Mapping[str, About], known: Iterable[str]) -> set[str]:

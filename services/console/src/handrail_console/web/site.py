@@ -87,18 +87,19 @@ class Site:
             measured = self._measured.get((None, period), lambda: self._measure(since, None))
         with self._reading() as queries:
             now = self.clock.now()
+            watching = looks.watching(queries, now)
             incidents = looks.incidents(queries, self.owners, looks.FIRST + 1)
             tasks = looks.tasks(queries, looks.FIRST + 1)
             return self._page(
                 queries,
                 "overview.html",
-                flows=looks.overview(queries, self.owners, measured, now) if measured else [],
+                flows=looks.overview(queries, self.owners, measured, watching.alerts, now) if measured else [],
                 measured=measured,
                 period=period,
                 periods=PERIODS,
                 every=int(every) if every else None,
                 every_s=EVERY_S,
-                alerts=looks.alerts(queries),
+                watching=watching,
                 incidents=incidents[: looks.FIRST],
                 more_incidents=len(incidents) > looks.FIRST,
                 tasks=tasks[: looks.FIRST],
@@ -124,7 +125,7 @@ class Site:
             return self._page(
                 queries,
                 "incidents.html",
-                alerts=looks.alerts(queries),
+                watching=looks.watching(queries, self.clock.now()),
                 incidents=rows[: looks.MOST],
                 more=len(rows) > looks.MOST,
             )
