@@ -142,7 +142,7 @@ class Records:
             "refused": None,
             "at": START,
         } | more
-        return self.of("audit", body["letter"] or body["task"], body)
+        return self.of("audit", body["letter"] or body["task"] or body["flow"], body)
 
     def alert(self, **more: Any) -> Record:
         body = {
