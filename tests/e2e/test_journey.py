@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handrail_console.orders import Sender, letter_order
+from handrail_console.orders import Said, Sender, letter_order
 
 pytestmark = pytest.mark.kafka
 Company = Any
@@ -189,7 +189,7 @@ def test_a_replay_that_fails_again_is_the_same_letter_open_again_and_a_double_cl
     company.publish(order)
     first = company.letter(order)
     company.onlooker.wait(lambda: company.letter_states(first["letter"]), "an open letter")
-    click = letter_order("replay", first, "ada@example.com", None, first["failed_at"])
+    click = letter_order("replay", first, Said("ada@example.com"), first["failed_at"])
     send = Sender(company.stack.bootstrap, company.contracts)
     send([click, click])
     second = company.letter(order, generation=2)
@@ -201,7 +201,7 @@ def test_a_replay_that_fails_again_is_the_same_letter_open_again_and_a_double_cl
     others = company.letter(other)["letter"]
     company.onlooker.wait(lambda: company.letter_states(others), "an open letter")
     send([click])  # of a generation that is over: nothing is to happen, which shows when the next order is carried out
-    send([letter_order("discard", {"letter": others, "generation": 1}, "ada@example.com", "a test", 0)])
+    send([letter_order("discard", {"letter": others, "generation": 1}, Said("ada@example.com", "a test"), 0)])
     company.onlooker.wait(lambda: company.letter_states(others) == ["OPEN", "DISCARDED"], "a discarded letter")
     assert company.letter_states(first["letter"]) == ["OPEN", "REPLAYING", "OPEN"]
     assert len(company.letters(order)) == 2
@@ -215,7 +215,7 @@ def test_what_billing_says_no_to_is_a_letter_at_once_and_its_replay_calls_once_m
     assert (first["failure_class"], first["attempts"]) == ("business", 1)
     company.onlooker.wait(lambda: company.letter_states(first["letter"]), "an open letter")
     send = Sender(company.stack.bootstrap, company.contracts)
-    send([letter_order("replay", first, "ada@example.com", None, first["failed_at"])])
+    send([letter_order("replay", first, Said("ada@example.com"), first["failed_at"])])
     second = company.letter_of_run(order, number=2)
     company.onlooker.wait(lambda: company.letter_states(second["letter"]), "an open letter")
     states = {one["letter"]: company.letter_states(one["letter"]) for one in (first, second)}

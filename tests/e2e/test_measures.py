@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from handrail_console.orders import Sender, letter_order, task_order
+from handrail_console.orders import Said, Sender, letter_order, task_order
 
 pytestmark = pytest.mark.kafka
 Company = Any
@@ -88,11 +88,11 @@ def test_37_failures_of_three_classes_11_duplicates_and_5_by_hand_give_exactly_t
     company.sandbox.mend("billing")
     letters = [company.letter_of_run(order) for order in away]
     company.onlooker.wait(lambda: all(company.letter_states(one["letter"]) for one in letters), "open letters")
-    send([letter_order("replay", one, "eve", "billing is back", one["failed_at"]) for one in letters])
+    send([letter_order("replay", one, Said("eve", "billing is back"), one["failed_at"]) for one in letters])
     company.wait_for("done", *away, within_s=90)
 
     tasks = [company.onlooker.wait(lambda order=order: company.tasks(order), "a task")[0] for order in reviewed]
-    send([task_order("done", task, "eve", "done in billing's own page", task["at"]) for task in tasks])
+    send([task_order("done", task, Said("eve", "done in billing's own page"), task["at"]) for task in tasks])
     company.wait_for("done-by-hand", *reviewed, within_s=90)
 
     pid = company.process("transform").pid

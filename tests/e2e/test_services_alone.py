@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from handrail_console.orders import Sender, task_order
+from handrail_console.orders import Said, Sender, task_order
 from handrail_demo.inflight import Inbox, kill_in_flight
 
 pytestmark = pytest.mark.kafka
@@ -39,7 +39,7 @@ def arrived(company: Company, topic: str, orders: list[Order]) -> None:
 def approve(company: Company, order: Order) -> None:
     (task,) = company.onlooker.wait(lambda: company.tasks(order), "a task")
     send = Sender(company.stack.bootstrap, company.contracts)
-    send([task_order("approve", task, "ada@example.com", None, task["at"])])
+    send([task_order("approve", task, Said("ada@example.com"), task["at"])])
 
 
 def each_done_once(company: Company, orders: list[Order]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from handrail.telemetry import ALLOWED
 from handrail.testing.otlp import Span, edges
 from handrail.traceparent import trace_id
-from handrail_console.orders import Sender, letter_order, task_order
+from handrail_console.orders import Said, Sender, letter_order, task_order
 
 pytestmark = pytest.mark.kafka
 Company = Any
@@ -123,7 +123,7 @@ def told(running: Company) -> Iterator[dict[str, Told]]:
     letter = running.letter(replayed)
     running.onlooker.wait(lambda: running.letter_states(letter["letter"]), "an open letter")
     billing.mend("billing")
-    double_click = [letter_order("replay", letter, "ada@example.com", "mended", letter["failed_at"])] * 2
+    double_click = [letter_order("replay", letter, Said("ada@example.com", "mended"), letter["failed_at"])] * 2
     Sender(running.stack.bootstrap, running.contracts)(double_click)
     running.wait_for("done", replayed)
     whole = {f"{service}.process": 1 for service in ("ingest", "transform", "action")}
@@ -280,7 +280,7 @@ def test_a_run_that_a_person_decided_stays_one_trace_linked_to_their_order(compa
     order = teller.publish("reviewed", total_minor=OVER_THE_LIMIT)
     (task,) = company.onlooker.wait(lambda: company.tasks(order), "a task")
     send = Sender(company.stack.bootstrap, company.contracts)
-    send([task_order("approve", task, "ada@example.com", None, task["at"])])
+    send([task_order("approve", task, Said("ada@example.com"), task["at"])])
     company.wait_for("done", order)
     whole = {"decision.process": 3, "action.verify": 1}
     one = teller.gather({"reviewed": whole})["reviewed"]

@@ -17,7 +17,7 @@ from handrail.testing.twin import Twin
 from handrail.traceparent import kept, trace_id
 from handrail_action import bootstrap as action
 from handrail_action.calls import Job, Reply
-from handrail_console.orders import Order, letter_order, task_order
+from handrail_console.orders import Order, Said, letter_order, task_order
 from handrail_decision import bootstrap as decision
 from handrail_ingest import bootstrap as ingest
 from handrail_recovery import bootstrap as recovery
@@ -177,7 +177,7 @@ def test_a_run_that_is_replayed_stays_one_trace_linked_to_the_order(world: World
     world.billing.refusals = 7
     world.publish(SAMPLED)
     (letter,) = world.twin.bodies("dead-letters")
-    world.order(letter_order("replay", letter, "ada@example.com", "mended", letter["failed_at"]))
+    world.order(letter_order("replay", letter, Said("ada@example.com", "mended"), letter["failed_at"]))
     assert world.transitions[-1]["state"] == "done"
     assert world.twin.bodies("recovery.states")[-1]["state"] == "RESOLVED"
     spans = world.spans()
@@ -197,7 +197,7 @@ def test_a_run_that_is_replayed_stays_one_trace_linked_to_the_order(world: World
 def test_a_run_that_a_person_decided_stays_one_trace_linked_to_the_order(world: World) -> None:
     world.publish(SAMPLED, total_minor=OVER_THE_LIMIT)
     (task,) = world.twin.bodies("tasks")
-    world.order(task_order("approve", task, "ada@example.com", None, task["at"]))
+    world.order(task_order("approve", task, Said("ada@example.com"), task["at"]))
     assert world.transitions[-1]["state"] == "done"
     assert {step["trace"] for step in world.transitions} == {trace_id(SAMPLED)}
     spans = world.spans()

@@ -16,7 +16,7 @@ from zlib import crc32
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from handrail.contracts import Contracts
 from handrail.errors import HandrailError
-from handrail_console.orders import Order, Sender, letter_order, task_order
+from handrail_console.orders import Order, Said, Sender, letter_order, task_order
 from handrail_demo.people import invoice_is_there, write_invoice
 from handrail_demo.plain import PlainContracts
 
@@ -114,11 +114,11 @@ class People(threading.Thread):
             if len(orders) < _AT_ONCE and self._may(task["task"]):
                 verdict = _verdict(task)
                 if verdict != "done" or self._finished_by_hand(task):
-                    orders.append(task_order(verdict, task, NAME, "looked at it", _now()))
+                    orders.append(task_order(verdict, task, Said(NAME, "looked at it"), _now()))
                     self.given[verdict] += 1
         for letter in list(self._letters.values()):
             if len(orders) < 2 * _AT_ONCE and self._is_hopeful(letter) and self._may(letter["letter"]):
-                orders.append(letter_order("replay", letter, NAME, "it may go better now", _now()))
+                orders.append(letter_order("replay", letter, Said(NAME, "it may go better now"), _now()))
                 self._replays[letter["letter"]] += 1
                 self.given["replay"] += 1
         if not orders and self.eager.is_set():
@@ -139,7 +139,7 @@ class People(threading.Thread):
             ):
                 self._replays[letter["letter"]] += 1
                 self.given["useless replay"] += 1
-                return [letter_order("replay", letter, NAME, "somebody insists", _now())]
+                return [letter_order("replay", letter, Said(NAME, "somebody insists"), _now())]
         return []
 
     def _finished_by_hand(self, task: Row) -> bool:

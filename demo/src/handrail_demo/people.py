@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from handrail.contracts import Contracts
-from handrail_console.orders import Order, Sender, task_order
+from handrail_console.orders import Order, Said, Sender, task_order
 
 from handrail_demo.errors import DemoError
 from handrail_demo.plain import PlainContracts, read_topic
@@ -39,7 +39,7 @@ class People:
             if verdict == "done":
                 write_invoice(self._billing, json.loads(task["context"])["request"])
             reason = "the credit line is used up" if verdict == "reject" else "looked at it"
-            orders.append(task_order(verdict, task, _NAME, reason, int(time.time() * 1000)))
+            orders.append(task_order(verdict, task, Said(_NAME, reason), int(time.time() * 1000)))
             verdicts[verdict] += 1
         if orders:
             self._send(orders)

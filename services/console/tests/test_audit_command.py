@@ -26,6 +26,7 @@ def history(ledger: Ledger, records: Any) -> list[Any]:
         records.ordered("replay", by="bob@example.com", refused="the letter is REPLAYING", at=START + 1000),
         records.ordered("approve", letter=None, generation=None, task=TASK, at=START + 2000),
         records.ordered("discard", letter="another", run=None, at=START - 86_400_000),
+        records.ordered("review", letter=None, generation=None, run=None, minutes=30, at=START - 86_400_001),
     ]
     ledger.apply(ordered)
     ledger.apply(ordered)  # again, as after a crash
@@ -40,6 +41,7 @@ def test_each_order_is_told_once_the_newest_first(history: Any, desk: Any) -> No
         ("replay", "bob@example.com", "the letter is REPLAYING"),
         ("replay", "ada@example.com", None),
         ("discard", "ada@example.com", None),
+        ("review", "ada@example.com", None),
     ]
 
 

@@ -27,7 +27,7 @@ from handrail_console.commands.ledger import app as ledger_app
 from handrail_console.commands.room import Room
 from handrail_console.follower import LONGEST_WAIT_S, Follower
 from handrail_console.ledger import Ledger
-from handrail_console.orders import TOPIC, Sender, letter_order
+from handrail_console.orders import TOPIC, Said, Sender, letter_order
 from handrail_console.projection import TOPICS
 from handrail_console.queries import Queries
 from handrail_console.source import Source
@@ -132,7 +132,7 @@ async def test_a_source_without_kafka_is_unreachable_and_says_what_to_do() -> No
 
 def test_an_order_without_kafka_fails_fast_and_says_what_to_do(contracts: Contracts) -> None:
     started = time.monotonic()
-    order = letter_order("replay", {"letter": LETTER, "generation": 1}, "ann", None, 0)
+    order = letter_order("replay", {"letter": LETTER, "generation": 1}, Said("ann"), 0)
     with pytest.raises(Unreachable, match="handrail up"):
         Sender(NOWHERE, contracts)([order])
     assert time.monotonic() - started < 10
@@ -360,7 +360,9 @@ def eventually(holds: Callable[[], bool], within_s: float = 60) -> bool:
 @pytest.mark.kafka
 def test_an_order_arrives_with_its_headers(broker: Any, contracts: Contracts) -> None:
     letter = str(uuid4())
-    Sender(broker.bootstrap, contracts)([letter_order("replay", {"letter": letter, "generation": 2}, "ann", "why", 7)])
+    Sender(broker.bootstrap, contracts)(
+        [letter_order("replay", {"letter": letter, "generation": 2}, Said("ann", "why"), 7)]
+    )
     consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": str(uuid4())})
     consumer.assign([TopicPartition(TOPIC, 0, 0)])
     found = None
@@ -372,8 +374,8 @@ def test_an_order_arrives_with_its_headers(broker: Any, contracts: Contracts) ->
     consumer.close()
     assert found is not None
     contract, body = contracts.decode(found.value())
-    assert contract.name == "handrail/operator-command.v1"
+    assert contract.name == "handrail/operator-command.v2"
     assert (body["command"], body["letter"], body["generation"], body["by"]) == ("replay", letter, 2, "ann")
     headers = dict(found.headers())
-    assert headers["ce_type"] == b"handrail/operator-command.v1"
+    assert headers["ce_type"] == b"handrail/operator-command.v2"
     assert len(headers["ce_id"]) == 36

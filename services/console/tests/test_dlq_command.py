@@ -160,6 +160,7 @@ def test_a_replay_says_what_it_saw_and_reports_the_outcome(ledger: Ledger, desk:
         "verdict": None,
         "by": "ann",
         "reason": "limit raised",
+        "minutes": None,
         "at": 1_767_261_783_000,
     }
 
@@ -168,12 +169,18 @@ def test_every_order_fits_its_contract(ledger: Ledger, desk: Any, records: Any, 
     ledger.apply([records.letter()])
     desk(app, "replay", LETTER, "--wait", "0")
     desk(app, "discard", LETTER, "--reason", "a test", "--by", "bob", "--wait", "0")
-    decoded = [contracts.decode(contracts.encode("handrail/operator-command.v1", body))[1] for body in desk.bodies]
+    decoded = [contracts.decode(contracts.encode("handrail/operator-command.v2", body))[1] for body in desk.bodies]
     assert decoded == desk.bodies
     assert [(body["command"], body["by"], body["reason"]) for body in decoded] == [
         ("replay", "ann", None),
         ("discard", "bob", "a test"),
     ]
+
+
+def test_the_minutes_of_many_orders_are_counted_once(ledger: Ledger, desk: Any, records: Any) -> None:
+    ledger.apply([records.letter(), records.letter(letter=SECOND)])
+    assert desk(app, "replay", "--all", "--yes", "--minutes", "15", "--wait", "0").exit_code == 0
+    assert [body["minutes"] for body in desk.bodies] == [15, 0]
 
 
 def test_a_letter_that_fails_again_is_open_again_and_no_success(ledger: Ledger, desk: Any, records: Any) -> None:

@@ -335,6 +335,17 @@ def test_all_measures_of_a_flow_as_json(queries: Queries, desk: Any) -> None:
             "p50_ms": 30 * MIN,
             "p95_ms": 60 * MIN,
         },
+        "outcomes": {"times": [], "amounts": []},
+        "work": {"orders": 0, "told": 0, "minutes": 0, "orders_by_what": {}, "minutes_by_what": {}},
+        "upkeep": {
+            "changes": 0,
+            "reviews": 0,
+            "incidents": {"all": 0, "still_open": 0, "lasted_ms": 0},
+            "waiting": [
+                {"owner": "billing-ops", "tasks": 1, "still_open": 0, "p50_ms": 30 * MIN, "p95_ms": 30 * MIN},
+                {"owner": "credit", "tasks": 2, "still_open": 1, "p50_ms": 60 * MIN, "p95_ms": None},
+            ],
+        },
         "trend": [{"week": FIRST, "runs": 5, "failed": 5}, {"week": SECOND, "runs": 2, "failed": 0}],
     }
     assert json.loads(desk(app, "--json", "--since", "2026-01-05").output)["measures"][0]["runs"]["begun"] == 2

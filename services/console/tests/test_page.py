@@ -19,11 +19,11 @@ from handrail.errors import ConfigError
 from handrail.settings import Settings
 from handrail_console.database import TookTooLong
 from handrail_console.ledger import Ledger
+from handrail_console.owners import About, Owners
 from handrail_console.web import looks
 from handrail_console.web.bootstrap import application
 from handrail_console.web.guard import host_of
 from handrail_console.web.kept import Kept
-from handrail_console.web.owners import About, Owners
 from handrail_console.web.server import PageServer
 from handrail_console.web.settings import PageSettings
 

@@ -9,11 +9,11 @@ from handrail.contracts import Contracts
 from handrail_console.database import Place, TookTooLong
 from handrail_console.ledger import Ledger
 from handrail_console.measures import Measures
+from handrail_console.owners import About, Owners
 from handrail_console.queries import Queries
 from handrail_console.web import looks
 from handrail_console.web.chart import trend
 from handrail_console.web.health import Open, Verdict, judge
-from handrail_console.web.owners import About, Owners
 from sqlalchemy import text
 
 START = 1_767_261_723_000

@@ -47,15 +47,22 @@ def test_a_context_that_is_no_json_is_shown_as_text(ledger: Ledger, desk: Any, r
 
 
 @pytest.mark.parametrize(
-    ("verdict", "args", "state", "reason"),
+    ("verdict", "args", "state", "reason", "minutes"),
     [
-        ("approve", [], "approved", None),
-        ("reject", ["--reason", "no credit"], "rejected", "no credit"),
-        ("done", ["--reason", "invoice 88"], "done", "invoice 88"),
+        ("approve", [], "approved", None, None),
+        ("reject", ["--reason", "no credit", "--minutes", "0"], "rejected", "no credit", 0),
+        ("done", ["--reason", "invoice 88", "--minutes", "12"], "done", "invoice 88", 12),
     ],
 )
 def test_an_answer_carries_the_run_and_waits_for_the_tasks_state(
-    ledger: Ledger, desk: Any, records: Any, verdict: str, args: list[str], state: str, reason: str | None
+    ledger: Ledger,
+    desk: Any,
+    records: Any,
+    verdict: str,
+    args: list[str],
+    state: str,
+    reason: str | None,
+    minutes: int | None,
 ) -> None:
     ledger.apply([records.task()])
     desk.answers = [records.task(state=state, decided_by="ann")]
@@ -77,6 +84,7 @@ def test_an_answer_carries_the_run_and_waits_for_the_tasks_state(
         "verdict": verdict,
         "by": "ann",
         "reason": reason,
+        "minutes": minutes,
         "at": 1_767_261_783_000,
     }
 

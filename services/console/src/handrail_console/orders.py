@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One order: `key` is the id of the letter or task, `body` a value of handrail/operator-command.v2."""
+    """One order: `key` is the id of the letter or task, or the flow; `body` a value of handrail/operator-command.v2."""
 
     key: str
     body: Row
@@ -36,32 +36,30 @@ Send = Callable[[Sequence[Order]], None]
 """Sends orders and returns when Kafka has them all. Raises Unreachable."""
 
 
-def letter_order(command: str, letter: Row, by: str, reason: str | None, at: int) -> Order:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the person says with an order: who they are, why, and the minutes of work that it took them."""
+
+    by: str
+    reason: str | None = None
+    minutes: int | None = None
+
+
+def letter_order(command: str, letter: Row, said: Said, at: int) -> Order:
     """Replay or discard a dead letter, in the generation that was seen."""
-    body = {
-        **_EMPTY,
-        "command": command,
-        "letter": letter["letter"],
-        "generation": letter["generation"],
-        "by": by,
-        "reason": reason,
-        "at": at,
-    }
-    return Order(letter["letter"], body)
+    about = {name: letter[name] for name in ("letter", "generation")}
+    return Order(letter["letter"], {**_EMPTY, "command": command, **about, **asdict(said), "at": at})
 
 
-def task_order(verdict: str, task: Row, by: str, reason: str | None, at: int) -> Order:
+def task_order(verdict: str, task: Row, said: Said, at: int) -> Order:
     """Decide a human task: approve, reject or done."""
-    body = {
-        **_EMPTY,
-        "command": "decide",
-        **{name: task[name] for name in ("task", "run", "flow", "version", "route", "step")},
-        "verdict": verdict,
-        "by": by,
-        "reason": reason,
-        "at": at,
-    }
-    return Order(task["task"], body)
+    about = {name: task[name] for name in ("task", "run", "flow", "version", "route", "step")}
+    return Order(task["task"], {**_EMPTY, "command": "decide", **about, "verdict": verdict, **asdict(said), "at": at})
+
+
+def review_order(flow: str, version: int, said: Said, at: int) -> Order:
+    """Note that a flow was reviewed; the reason is what came of it."""
+    return Order(flow, {**_EMPTY, "command": "review", "flow": flow, "version": version, **asdict(said), "at": at})
 
 
 _EMPTY: Row = dict.fromkeys(("letter", "generation", "task", "run", "flow", "version", "route", "step", "verdict"))

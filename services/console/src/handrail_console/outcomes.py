@@ -57,6 +57,13 @@ def task_outcome(verdict: str, before: Row, now: Row | None) -> Outcome:
     return Outcome(before["task"], state, by, final=True, good=state == _TASK_GOAL[verdict])
 
 
+def review_outcome(flow: str, by: str, at: int, newest: Row | None) -> Outcome:
+    """Whether the newest review of the flow is the one that was ordered, or one after it."""
+    if newest is None or newest["at"] < at:
+        return Outcome(flow, "sent", _NO_ANSWER)
+    return Outcome(flow, "noted", f"by {by}", final=True, good=True)
+
+
 def watch(
     looks: Sequence[Look], seconds: float, monotonic: Callable[[], float], sleep: Callable[[float], None]
 ) -> list[Outcome]:

@@ -76,6 +76,12 @@ class Queries:
             asked = asked.where(or_(table.run == run, table.letter.in_(its)))
         return self.all(asked.order_by(table.at.desc(), table.partition, table.offset.desc()).limit(limit))
 
+    def reviews(self) -> dict[str, Row]:
+        """The newest review of each flow, from the audit."""
+        each = schema.AUDIT.c
+        asked = select(schema.AUDIT).where(each.what == "review", each.refused.is_(None), each.flow.is_not(None))
+        return {row["flow"]: row for row in self.all(asked.order_by(each.at, each.partition, each.offset))}
+
     def monitor(self, now: int) -> Watchman:
         """When monitor was heard last."""
         found = self.all(select(schema.HEARTBEATS).where(schema.HEARTBEATS.c.service == MONITOR))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,7 +10,7 @@ from handrail_console.commands.room import JsonOption, only_one, print_json, roo
 from handrail_console.words import line, moment
 
 HERE = "handrail runs list shows the last ones"
-_CAME = {"replay": "sent back to its stage", "discard": "discarded"}
+_CAME = {"replay": "sent back to its stage", "discard": "discarded", "review": "noted"}
 _HANDED_ON = "handed to its run"
 
 
@@ -24,7 +24,7 @@ def audit(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Show what people ordered (replays, discards, decisions), and what was refused and why; the newest first.
+    """Show what people ordered (replays, discards, decisions, reviews), and what was refused and why; the newest first.
 
     How a replay went, `handrail dlq show` says; how a run went on after a decision, `handrail runs show`.
 
@@ -44,14 +44,15 @@ def audit(
         say("nobody ordered anything in that time")
         return
     show_table(
-        ["WHEN", "WHO", "WHAT", "OF", "CAME OF IT", "WHY"],
+        ["WHEN", "WHO", "WHAT", "OF", "CAME OF IT", "MINUTES", "WHY"],
         [
             [
                 moment(row["at"]),
                 line(row["by"], 40),
                 row["what"],
-                f"letter {row['letter']}" if row["letter"] else f"task {row['task']}",
+                _about(row),
                 f"refused: {line(row['refused'], 80)}" if row["refused"] else _CAME.get(row["what"], _HANDED_ON),
+                row["minutes"],
                 line(row["reason"] or "", 80),
             ]
             for row in rows
@@ -59,3 +60,10 @@ def audit(
     )
     if more:
         say(f"… and more: --limit {limit * 10} shows them")
+
+
+def _about(row: dict[str, Any]) -> str:
+    for name in ("letter", "task", "flow"):
+        if row[name]:
+            return f"{name} {line(row[name], 80)}"
+    return "-"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from handrail_console.commands.room import (
     WAIT_S,
     ByOption,
     JsonOption,
+    MinutesOption,
     Room,
     WaitOption,
     only_one,
@@ -25,7 +27,7 @@ from handrail_console.commands.room import (
     user,
 )
 from handrail_console.letters import incidents, told, what_to_do
-from handrail_console.orders import letter_order
+from handrail_console.orders import Said, letter_order
 from handrail_console.outcomes import letter_outcome
 from handrail_console.queries import LetterFilter, Queries
 from handrail_console.words import count, line, moment, short_length, shown, span
@@ -176,6 +178,7 @@ def replay(
     failure_class: Annotated[ErrorClass | None, ClassOption] = None,
     reason: Annotated[str | None, typer.Option(help="What was mended.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    minutes: Annotated[int | None, MinutesOption] = None,
     by: Annotated[str | None, ByOption] = None,
     wait: Annotated[float, WaitOption] = WAIT_S,
     as_json: Annotated[bool, JsonOption] = False,
@@ -197,7 +200,7 @@ def replay(
         for kind, number in kinds.most_common():
             say(f"{number:>6}  {kind}", err=True)
         typer.confirm(f"Replay these {len(ready)} dead letters?", abort=True, err=True)
-    _order(here, "replay", plan, ready, reason, by, wait, as_json)
+    _order(here, "replay", plan, ready, Said(user(by), reason, minutes), wait, as_json)
 
 
 @app.command()
@@ -205,6 +208,7 @@ def discard(
     context: typer.Context,
     letters: Annotated[list[str], typer.Argument(help="Letters by id or its beginning.")],
     reason: Annotated[str, typer.Option(help="Why nothing needs to be done about it.")],
+    minutes: Annotated[int | None, MinutesOption] = None,
     by: Annotated[str | None, ByOption] = None,
     wait: Annotated[float, WaitOption] = WAIT_S,
     as_json: Annotated[bool, JsonOption] = False,
@@ -218,7 +222,7 @@ def discard(
     here = room(context)
     plan = _plan(here, letters, False, None, None)
     ready = [row for row in plan if row["state"] == "OPEN"]
-    _order(here, "discard", plan, ready, reason, by, wait, as_json)
+    _order(here, "discard", plan, ready, Said(user(by), reason, minutes), wait, as_json)
 
 
 def _plan(here: Room, names: Sequence[str], every: bool, flow: str | None, failure_class: str | None) -> list[Row]:
@@ -239,20 +243,22 @@ def _order(
     command: str,
     plan: Sequence[Row],
     ready: Sequence[Row],
-    reason: str | None,
-    by: str | None,
+    said: Said,
     wait: float,
     as_json: bool,
 ) -> None:
-    """Send the orders for what is ready, then report on the whole plan. Raises Exit(1) unless all is as ordered."""
-    who, now = user(by), here.clock.now()
+    """Send the orders for what is ready, then report on the whole plan. Raises Exit(1) unless all is as ordered.
+
+    The minutes are of all of them together: the first one tells them.
+    """
     if ready:
-        here.deliver([letter_order(command, row, who, reason, now) for row in ready])
+        now, others = here.clock.now(), said if said.minutes is None else replace(said, minutes=0)
+        here.deliver([letter_order(command, row, others if n else said, now) for n, row in enumerate(ready)])
     if not wait and len(ready) == len(plan):
         if as_json:
             print_json([{"id": row["letter"], "state": "SENT"} for row in ready])
         else:
-            say(f"sent: {command} of {count(len(ready), 'letter')} by {shown(who)}")
+            say(f"sent: {command} of {count(len(ready), 'letter')} by {shown(said.by)}")
         return
     with here.ledger() as ledger:
         looks = [_look(ledger, command, row) for row in plan]

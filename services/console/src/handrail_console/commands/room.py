@@ -35,6 +35,7 @@ WAIT_S = 30.0
 Row = dict[str, Any]
 WaitOption = typer.Option(min=0, help="Seconds to wait for what becomes of it; 0 sends and goes.")
 ByOption = typer.Option(help="Who gives the order; you, if left out.", show_default=False)
+MinutesOption = typer.Option(min=0, max=10_000, help="Minutes of work that it took you, for the measures.")
 JsonOption = typer.Option("--json", help="Print JSON.")
 
 

@@ -12,6 +12,7 @@ from handrail_console.commands.room import (
     WAIT_S,
     ByOption,
     JsonOption,
+    MinutesOption,
     Room,
     WaitOption,
     fail,
@@ -22,7 +23,7 @@ from handrail_console.commands.room import (
     show_table,
     user,
 )
-from handrail_console.orders import task_order
+from handrail_console.orders import Said, task_order
 from handrail_console.outcomes import task_outcome
 from handrail_console.story import task_steps
 from handrail_console.words import line, moment, short_length, shown, span
@@ -104,6 +105,7 @@ def approve(
     context: typer.Context,
     task: Annotated[str, TaskArgument],
     reason: Annotated[str | None, typer.Option(help="Why.")] = None,
+    minutes: Annotated[int | None, MinutesOption] = None,
     by: Annotated[str | None, ByOption] = None,
     wait: Annotated[float, WaitOption] = WAIT_S,
 ) -> None:
@@ -111,7 +113,7 @@ def approve(
 
     Example: handrail tasks approve 3f2a91c0
     """
-    _decide(room(context), task, "approve", reason, by, wait)
+    _decide(room(context), task, "approve", Said(user(by), reason, minutes), wait)
 
 
 @app.command()
@@ -119,6 +121,7 @@ def reject(
     context: typer.Context,
     task: Annotated[str, TaskArgument],
     reason: Annotated[str, typer.Option(help="Why; the run's story will tell it.")],
+    minutes: Annotated[int | None, MinutesOption] = None,
     by: Annotated[str | None, ByOption] = None,
     wait: Annotated[float, WaitOption] = WAIT_S,
 ) -> None:
@@ -126,7 +129,7 @@ def reject(
 
     Example: handrail tasks reject 3f2a91c0 --reason "credit is used up"
     """
-    _decide(room(context), task, "reject", reason, by, wait)
+    _decide(room(context), task, "reject", Said(user(by), reason, minutes), wait)
 
 
 @app.command()
@@ -134,27 +137,28 @@ def done(
     context: typer.Context,
     task: Annotated[str, TaskArgument],
     reason: Annotated[str | None, typer.Option(help="What was done.")] = None,
+    minutes: Annotated[int | None, MinutesOption] = None,
     by: Annotated[str | None, ByOption] = None,
     wait: Annotated[float, WaitOption] = WAIT_S,
 ) -> None:
     """Say that the work was finished by hand; no machine will do it again.
 
-    Example: handrail tasks done 3f2a91c0 --reason "invoice 88 written in billing"
+    Example: handrail tasks done 3f2a91c0 --reason "invoice 88 written in billing" --minutes 12
     """
-    _decide(room(context), task, "done", reason, by, wait)
+    _decide(room(context), task, "done", Said(user(by), reason, minutes), wait)
 
 
-def _decide(here: Room, task: str, verdict: str, reason: str | None, by: str | None, wait: float) -> None:
-    row, who = _find(here, task), user(by)
-    if reason is not None and not reason.strip():
+def _decide(here: Room, task: str, verdict: str, said: Said, wait: float) -> None:
+    row = _find(here, task)
+    if said.reason is not None and not said.reason.strip():
         raise typer.BadParameter("it is empty; write why", param_hint="--reason")
     if row["state"] != "open":
         raise fail(f"the task is closed: {row['state']} by {shown(row['decided_by'] or 'nobody')}")
     if verdict == "approve" and row["kind"] == "manual":
         raise fail("this is work to be done by hand, not a question", "\n".join(task_steps(row)))
-    here.deliver([task_order(verdict, row, who, reason, here.clock.now())])
+    here.deliver([task_order(verdict, row, said, here.clock.now())])
     if not wait:
-        say(f"sent: {verdict} {row['task']} by {shown(who)}")
+        say(f"sent: {verdict} {row['task']} by {shown(said.by)}")
         return
     with here.ledger() as ledger:
         [outcome] = here.watch([lambda: task_outcome(verdict, row, ledger.task(row["task"]))], wait)

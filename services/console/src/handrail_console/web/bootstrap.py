@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.types import ASGIApp
 
 from handrail_console.database import Place
+from handrail_console.owners import Owners
 from handrail_console.web.assets import Assets
 from handrail_console.web.guard import Guard
-from handrail_console.web.owners import Owners
 from handrail_console.web.rendering import Pages
 from handrail_console.web.server import PageServer
 from handrail_console.web.settings import PageSettings, is_loopback

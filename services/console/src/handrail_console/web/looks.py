@@ -9,11 +9,11 @@ from typing import Any
 
 from handrail_console.letters import what_to_do
 from handrail_console.measures import Measures, measure
+from handrail_console.owners import About, Owners
 from handrail_console.queries import Queries
 from handrail_console.standing import Standing
 from handrail_console.story import Story, doubts, task_steps, tell
 from handrail_console.web.health import Figure, Health, Open, Verdict, figures, health
-from handrail_console.web.owners import About, Owners
 
 Row = dict[str, Any]
 DAY_MS = 86_400_000

@@ -20,11 +20,11 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from handrail_console.database import Place, TookTooLong
+from handrail_console.owners import Owners
 from handrail_console.queries import ENDS, Queries
 from handrail_console.web import looks
 from handrail_console.web.assets import Assets
 from handrail_console.web.kept import Kept
-from handrail_console.web.owners import Owners
 from handrail_console.web.rendering import Pages, encoded
 
 WITHIN_S = 10.0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from handrail.errors import Problem
+from handrail.flow.duration import parse_duration
 from handrail.flow.reading import read_yaml
 
 
@@ -19,6 +20,9 @@ class About:
     purpose: str | None = None
     systems: frozenset[str] = frozenset()
     """Those that a flow's steps call."""
+    version: int = 0
+    review_ms: int | None = None
+    """How often the flow wants to be reviewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,20 @@ def _about(file: Path) -> About:
         return About()
     people = data.get("people")
     owner = _text(people.get("owner")) if isinstance(people, dict) else None
-    return About(owner, _text(data.get("purpose")), _systems(data.get("steps")))
+    systems, review = _systems(data.get("steps")), _duration(data.get("review"))
+    return About(owner, _text(data.get("purpose")), systems, _version(file), review)
 
 
 def _systems(steps: object) -> frozenset[str]:
     calls = [one.get("call") for one in steps if isinstance(one, dict)] if isinstance(steps, list) else []
     return frozenset(call.partition(".")[0] for call in calls if isinstance(call, str))
+
+
+def _duration(value: object) -> int | None:
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError:
+        return None
 
 
 def _text(value: object) -> str | None:
