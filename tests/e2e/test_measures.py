@@ -45,6 +45,8 @@ class Figures:
 
 def flat(told: dict[str, Any]) -> Counter[str]:
     recovery = told["time_to_recovery"]
+    times = {one["outcome"]: one for one in told["outcomes"]["times"]}["time-to-invoice"]
+    amounts = {(one["outcome"], one["unit"]): one for one in told["outcomes"]["amounts"]}
     return Counter(
         {
             "begun": told["runs"]["begun"],
@@ -55,6 +57,15 @@ def flat(told: dict[str, Any]) -> Counter[str]:
             "stopped": told["duplicate_prevention"]["stopped"],
             "found": told["duplicate_prevention"]["found_later"],
             "by hand": told["manual_fallback"]["by_hand"],
+            "invoiced": times["reached"],
+            "not invoiced": times["still_open"],
+            **{
+                f"EUR {name}": amounts["value-at-risk", "EUR"][name]
+                for name in ("done", "under_way", "at_risk", "given_up")
+            },
+            **{f"orders.{name}": n for name, n in told["work"]["orders_by_what"].items()},
+            "minutes": told["work"]["minutes"],
+            "reviews": told["upkeep"]["reviews"],
         }
     )
 
@@ -63,7 +74,8 @@ def flat(told: dict[str, Any]) -> Counter[str]:
 def test_37_failures_of_three_classes_11_duplicates_and_5_by_hand_give_exactly_these_figures(company: Company) -> None:
     """15 break their contract, 12 are refused by billing, 10 find it away for too long and are replayed when it is back.
 
-    The transform service is killed while the duplicates come.
+    The transform service is killed while the duplicates come. Amounts are those of the orders that were sent, and what is
+    done of them by the machine stands in billing's own books.
     """
     earlier = company.order()
     company.publish(earlier)
@@ -92,7 +104,7 @@ def test_37_failures_of_three_classes_11_duplicates_and_5_by_hand_give_exactly_t
     company.wait_for("done", *away, within_s=90)
 
     tasks = [company.onlooker.wait(lambda order=order: company.tasks(order), "a task")[0] for order in reviewed]
-    send([task_order("done", task, Said("eve", "done in billing's own page"), task["at"]) for task in tasks])
+    send([task_order("done", task, Said("eve", "done in billing's own page", 7), task["at"]) for task in tasks])
     company.wait_for("done-by-hand", *reviewed, within_s=90)
 
     pid = company.process("transform").pid
@@ -104,6 +116,12 @@ def test_37_failures_of_three_classes_11_duplicates_and_5_by_hand_give_exactly_t
     company.publish(*after)  # the same keys: when they are done, what came before them was handled
     company.wait_for("done", *after, within_s=90)
 
+    noted = company.handrail("review", FLOW, "--reason", "the limits are right", "--minutes", "30")
+    assert noted.returncode == 0, noted.stderr
+
+    by_machine, in_all = [*good, *away, *after], sum(order["total_minor"] for order in (*good, *away, *after))
+    booked = [effect for order in by_machine for effect in company.invoices(order)]
+    assert sum(effect.amount_minor or 0 for effect in booked) == in_all
     expected = {
         "begun": 11 + 12 + 5 + 10 + 11,
         "ended.done": 11 + 10 + 11,
@@ -116,6 +134,15 @@ def test_37_failures_of_three_classes_11_duplicates_and_5_by_hand_give_exactly_t
         "by replay": 10,
         "stopped": 11,
         "by hand": 5,
+        "invoiced": 11 + 10 + 11 + 5,
+        "not invoiced": 12,
+        "EUR done": in_all + 5 * OVER_THE_LIMIT,
+        "EUR at_risk": sum(order["total_minor"] for order in refused),
+        "orders.replay": 10,
+        "orders.done": 5,
+        "orders.review": 1,
+        "minutes": 5 * 7 + 30,
+        "reviews": 1,
     }
     figures.reach(expected)
     assert figures.since() == Counter(expected)

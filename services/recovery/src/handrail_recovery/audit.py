@@ -18,5 +18,6 @@ def entry(
 ) -> Output:
     """One entry, keyed by the letter, the task or the flow; `refused` says why nothing was done."""
     body = {name: order[name] for name in _SAID} | {name: order.get(name) for name in _ABOUT}
+    key: str = body["letter"] or body["task"] or order["flow"]
     body |= {"what": what, "run": run, "flow": flow, "refused": refused}
-    return Output(AUDIT_TOPIC, AUDIT_ENTRY, body["letter"] or body["task"] or flow, body=body)
+    return Output(AUDIT_TOPIC, AUDIT_ENTRY, key, body=body)

@@ -50,7 +50,8 @@ class CarryOut:
         return entry("review", order, run=None, flow=flow)
 
     def _flow(self, order: Mapping[str, Any]) -> str:
-        flow, version = _need(order["flow"], "flow"), _need(order["version"], "version")
+        flow: str = _need(order["flow"], "flow")
+        version: int = _need(order["version"], "version")
         if not self.knows(flow, version):
             raise ContractBroken(f"there is no version {version} of a flow {flow!r} here", field="version")
         return flow
