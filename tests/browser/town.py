@@ -16,6 +16,7 @@ HOUR = 60 * MIN
 DAY = 24 * HOUR
 INVOICE, DEAL, ONBOARD = "order-to-invoice", "lead-to-deal", "staff-onboarding-with-a-very-long-name-that-must-wrap"
 LONG = "a" * 120
+NOTHING = dict.fromkeys(("amount", "unit", "step", "since", "within_ms"))
 
 
 class Town:
@@ -123,6 +124,7 @@ class Town:
             "attempts": 0,
             "actor": None,
             "dedupe": {"order_id": route, "revision": "1"},
+            "outcomes": self._outcomes(at) if sequence == 1 else [],
             "segments": {"segment": ("BUILDING", "AUTOMOBILE")[len(route) % 2]} if sequence == 1 else {},
             "task": None,
             "trace": run.replace("-", ""),
@@ -130,6 +132,13 @@ class Town:
             "at": at,
         }
         return self._of("runs", route, body | more)
+
+    def _outcomes(self, at: int) -> list[dict[str, Any]]:
+        return [
+            {**NOTHING, "name": "time-to-invoice", "step": "invoice", "since": at, "within_ms": 2_000},
+            {**NOTHING, "name": "value-at-risk", "amount": 129_900.0, "unit": "EUR"},
+            {**NOTHING, "name": "value-in-a-currency-nobody-knows", "amount": 0.5, "unit": LONG},
+        ]
 
     def _letter(self, run: str, flow: str, route: str, kind: str, message: str, at: int) -> dict[str, Any]:
         return {

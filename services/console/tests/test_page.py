@@ -176,6 +176,44 @@ def test_a_flow_has_its_measures_by_week_and_its_purpose(told: Ledger, browser: 
     assert "Failed by class: 1 business." in seen
 
 
+NOTHING = dict.fromkeys(("amount", "unit", "step", "since", "within_ms"))
+OUTCOMES = [
+    NOTHING | {"name": "time-to-invoice", "step": "invoice", "since": START, "within_ms": 60_000},
+    NOTHING | {"name": "value", "amount": 1299.5, "unit": "EUR <b>"},
+]
+
+
+def test_a_flow_shows_what_it_is_for_and_what_it_takes_of_people(
+    ledger: Ledger, browser: Browser, records: Any
+) -> None:
+    for run, last in (("A", ("failed", "outcome", {"failure_class": "business"})), ("B", ("done", "outcome", {}))):
+        state, event, fields = last
+        told = [
+            records.transition(1, "prepared", "prepared", run=run, outcomes=OUTCOMES),
+            records.transition(2, state, event, run=run, step="invoice", at=START + 4000, **fields),
+        ]
+        ledger.apply(told, reached={})
+    of_task = {"letter": None, "generation": None, "run": None}
+    ledger.apply([records.ordered("review", **of_task, minutes=30), records.ordered("done", **of_task, task="t")])
+    ledger.apply([records.alert(flow="order-to-invoice", subject="order-to-invoice"), records.task(group="credit")])
+    seen = browser.ask("/flows/order-to-invoice").text
+    for words in (
+        "What it is for",
+        "time-to-invoice 4.0 s 95 %: not yet; 1 of 2 in time; 1 not yet, for 60.0 s",
+        "value, at risk 1,299.50 EUR <b> 0 under way; 1,299.50 done; 0 given up",
+        "What it takes of people",
+        "Minutes by hand 30 2 orders, 1 of which say none",
+        "Waited for credit not yet 1 task, 1 open",
+        "Changes 0 1 review",
+        "Incidents 1 1 going on",
+    ):
+        assert words in seen, words
+
+
+def test_a_flow_that_declares_nothing_shows_nothing_beside(told: Ledger, browser: Browser) -> None:
+    assert "What it is for" not in browser.ask("/flows/order-to-invoice").text
+
+
 def test_a_run_tells_its_story_and_links_its_trace(told: Ledger, serve: Callable[..., Browser]) -> None:
     without = serve().ask(f"/runs/{RUN}")
     assert "The order arrived (order_id 7, revision 1) and was prepared." in without.text

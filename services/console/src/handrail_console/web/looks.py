@@ -13,6 +13,7 @@ from handrail_console.owners import About, Owners
 from handrail_console.queries import Queries
 from handrail_console.standing import Standing
 from handrail_console.story import Story, doubts, task_steps, tell
+from handrail_console.web import beside
 from handrail_console.web.health import Figure, Health, Open, Verdict, figures, health
 
 Row = dict[str, Any]
@@ -74,6 +75,8 @@ class FlowLook:
 
     health: Health
     classes: Sequence[tuple[str, int]]
+    purpose: Sequence[Figure]
+    people: Sequence[Figure]
     weeks: Sequence[Part]
     segments: Sequence[Part]
 
@@ -144,6 +147,8 @@ def flow(queries: Queries, owners: Owners, name: str, measured: Measured, now: i
     return FlowLook(
         _health(name, whole, opened, owners, now),
         whole.failed.most_common() if whole else (),
+        beside.purpose(whole, now) if whole else (),
+        beside.people(whole) if whole else (),
         [_part(one, now) for one in reversed(measured.weeks)],
         [_part(one, now) for one in measured.segments],
     )
