@@ -23,7 +23,7 @@ VITALS = Vitals(
     oldest=900,
     open=7,
     open_oldest=80,
-    counters={"calls.good": 6},
+    counters={"calls.good": 6, "calls.transient": 0},
 )
 
 

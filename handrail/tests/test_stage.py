@@ -868,8 +868,9 @@ def test_a_stage_says_how_it_is(drive: Any, broker: MemoryBroker) -> None:
             raise Failure("transient", "down")
         return ()
 
-    stage = drive(handler, batch=2)
+    stage = drive(handler, batch=2, may_count=frozenset({"runs.failed"}))
     assert stage.stage.vitals.reasons() == ("is starting",)
+    assert stage.stage.counters.items() >= {"failed.transient": 0, "failed.bug": 0, "runs.failed": 0}.items()
     for n in range(3):
         stage.send(TYPE, "7", order(), id=str(n))
     stage.send(TYPE, "8", order(), id="8")

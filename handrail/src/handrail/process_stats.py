@@ -28,7 +28,7 @@ def body(process: Process, vitals: Vitals, now: int) -> dict[str, Any]:
         "stage": vitals.stage,
         "phase": vitals.phase,
         "reasons": list(vitals.reasons()),
-        "counters": dict(vitals.counters),
+        "counters": {name: counted for name, counted in vitals.counters.items() if counted},
         "gauges": {
             "partitions": len(vitals.partitions),
             "held": len(vitals.held),

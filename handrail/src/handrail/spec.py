@@ -25,7 +25,8 @@ class Spec:
     `partitions` gives a topic's partition count; `public` says that the world writes to the inbox; `identify`
     gives what makes a message the one it is, where that is in its body (else its id or its coordinates). `continues` gives
     the trace context that a message goes on in, where that is kept in a table: a person's decision comes with another one.
-    `counts` is the topic that is told, in each transaction, what no other one tells.
+    `counts` is the topic that is told, in each transaction, what no other one tells. `may_count` are the counts of its
+    handler that are told as 0 from the start: Prometheus takes the first value that it sees of a count for no increase.
     `max_kept_bytes` is what a dead letter or a delayed record may have: below `message.max.bytes` of the producer and of
     their topics.
     """
@@ -44,6 +45,7 @@ class Spec:
     continues: Callable[[Message, View], str | None] | None = None
     dead_letters: str = "dead-letters"
     counts: str | None = None
+    may_count: frozenset[str] = frozenset()
     batch: int = 1_000
     window_ms: int = 14 * 24 * 3_600_000
     max_output_bytes: int = 1_000_000

@@ -27,6 +27,7 @@ from handrail.message import Finished
 from handrail.metrics import StageMetrics
 from handrail.outbox import Outbox
 from handrail.pending import REPLAY_POSITION, replay_position
+from handrail.recovery import ErrorClass
 from handrail.spec import Idle, Spec, Worker
 from handrail.tables import Identity, PartitionTables
 from handrail.telemetry import Telemetry
@@ -62,7 +63,8 @@ class Stage:
         metrics: StageMetrics | None = None,
     ) -> None:
         self.spec = spec
-        self.counters: Counter[str] = Counter()
+        failures = {f"failed.{error_class}" for error_class in ErrorClass}
+        self.counters: Counter[str] = Counter(dict.fromkeys(failures | spec.may_count, 0))
         self.phase, self.phase_since = "new", time.monotonic()
         self._log = log
         self._contracts = contracts

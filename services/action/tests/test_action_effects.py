@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from handrail.message import Run
+from handrail.service import Deployment
+from handrail_action.bootstrap import plans
 
 from handrail import envelope
 
@@ -609,3 +611,13 @@ def test_the_outcome_of_a_failure_has_its_run_recorded_from_there_on(bench: Make
     (record,) = b.broker.records("order-to-invoice.decision")
     assert b.outcome()["failure_class"] is not None
     assert envelope.read_internal(record.headers).traceparent == UNSAMPLED[:-2] + "01"
+
+
+def test_every_way_that_a_call_may_go_is_counted_from_nought(deployment: Deployment, bench: Make) -> None:
+    """Else Prometheus takes the first failed calls after a start for none."""
+    (plan,) = [plan for plan in plans(deployment) if plan.spec.name == "action.billing"]
+    b = bench()
+    b.command()
+    b.phone.says(409, "a conflict")
+    assert {name for name in b.driver.stage.counters if name.startswith("calls.")} <= plan.spec.may_count
+    assert {"calls.good", "calls.transient", "calls.business"} <= plan.spec.may_count

@@ -103,6 +103,17 @@ def flow(
     return Flowing(drive(plan.spec), contracts, order, bodies)
 
 
+def test_every_end_of_a_run_is_counted_from_nought(flow: Flowing) -> None:
+    """Else Prometheus takes the first failed runs after a start for none."""
+    counters = flow.stage.stage.counters
+    ends = {name for name in counters if name.startswith("runs.")}
+    assert "runs.failed" in ends
+    flow.prepared()
+    flow.outcome("verified")
+    assert counters["runs.done"] == 1
+    assert {name for name in counters if name.startswith("runs.")} == ends
+
+
 def test_an_accepted_order_becomes_a_command(flow: Flowing, broker: MemoryBroker) -> None:
     flow.prepared()
     (command,) = flow.commands

@@ -11,6 +11,7 @@ from handrail.clock import SystemClock
 from handrail.contracts import Contracts
 from handrail.errors import ConfigError
 from handrail.flow import Flow, System
+from handrail.recovery import ErrorClass
 from handrail.service import Deployment, Plan
 from handrail.spec import Spec
 
@@ -52,6 +53,7 @@ def _plan(deployment: Deployment, name: str) -> Plan:
         knows=lambda flow, version: flows.get(flow, version) is not None,
         tables=TABLES,
         batch=ROOM * system.limits.concurrency,
+        may_count=frozenset({"calls.good", *(f"calls.{error_class}" for error_class in ErrorClass)}),
     )
     return Plan(spec, worker=lambda: _worker(deployment, system))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from handrail.errors import ConfigError
 from handrail.flow import Flow
+from handrail.flow.run import ENDS
 from handrail.service import Deployment, Plan
 from handrail.spec import Spec
 
@@ -41,4 +42,5 @@ def _spec(deployment: Deployment, name: str) -> Spec:
         continues=continues,
         policy=flows.newest(name).policy,
         ordering=flows.newest(name).definition.ordering,
+        may_count=frozenset(f"runs.{end}" for end in ENDS),
     )
