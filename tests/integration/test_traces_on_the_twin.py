@@ -122,7 +122,7 @@ class World:
 
     def order(self, given: Order) -> None:
         """An operator's order, with a trace of its own."""
-        contract = "handrail/operator-command.v1"
+        contract = "handrail/operator-command.v2"
         headers = write_internal("an order", contract, ORDERS_OWN, None, "cli", given.key)
         self.twin.broker.publish(
             "recovery.commands", given.key, self.twin.contracts.encode(contract, given.body), headers
