@@ -29,6 +29,7 @@ PROJECT = Path(__file__).parents[1]
 START = 1_767_225_600_000
 STEPS = (("prepared", "prepared"), ("decided", "decision"), ("acting", "next"), ("done", "outcome"))
 PARTITIONS, UNDER_WAY = 4, 2_000
+NOTHING = dict.fromkeys(("amount", "unit", "step", "since", "within_ms"))
 
 
 def main() -> None:
@@ -88,6 +89,11 @@ def transition(number: int, step: int) -> dict[str, object]:
     """One step of a run, as decision tells of it."""
     state, event = STEPS[step]
     dedupe = {"order_id": str(number), "revision": "1"}
+    at = START + number * 10 + step * 40
+    outcomes = [
+        {**NOTHING, "name": "time-to-invoice", "step": "invoice", "since": at, "within_ms": 60_000},
+        {**NOTHING, "name": "value-at-risk", "amount": 17_366_547.0, "unit": "USD"},
+    ]
     return {
         "run": run_id("order-to-invoice", dedupe),
         "flow": "order-to-invoice",
@@ -103,10 +109,12 @@ def transition(number: int, step: int) -> dict[str, object]:
         "attempts": 1 if step == 3 else 0,
         "actor": None,
         "dedupe": dedupe,
+        "segments": {} if step else {"segment": ("BUILDING", "AUTOMOBILE", "MACHINERY")[number % 3]},
+        "outcomes": [] if step else outcomes,
         "task": None,
         "trace": f"{number:032x}",
         "first_failure_at": None,
-        "at": START + number * 10 + step * 40,
+        "at": at,
     }
 
 

@@ -161,7 +161,7 @@ def test_an_accepted_order_becomes_one_command(flow: Flow, contracts: Contracts)
 
 
 TIME = {"name": "time-to-invoice", "amount": None, "unit": None, "step": "invoice", "since": 2_000, "within_ms": 60_000}
-AMOUNT = {"name": "value-at-risk", "amount": 1_000.0, "unit": "EUR", "step": None, "since": None, "within_ms": None}
+AMOUNT = {"name": "value-at-risk", "amount": 10.0, "unit": "EUR", "step": None, "since": None, "within_ms": None}
 
 
 def test_the_first_transition_says_what_the_run_is_about(flow: Flow, contracts: Contracts) -> None:
@@ -175,7 +175,7 @@ def test_the_first_transition_says_what_the_run_is_about(flow: Flow, contracts: 
         ("{until: done}", TIME | {"step": None, "within_ms": None}),
         ("{until: invoice, from: account_balance_minor}", TIME | {"since": 100, "within_ms": None}),
         ("{amount: revision}", AMOUNT | {"amount": 1.0, "unit": None}),
-        ("{amount: total_minor, unit: customer_name}", AMOUNT | {"unit": None}),
+        ("{amount: total_minor, unit: customer_name}", AMOUNT | {"amount": 1_000.0, "unit": None}),
     ],
 )
 def test_an_outcome_is_what_the_flow_declares(
@@ -186,9 +186,18 @@ def test_an_outcome_is_what_the_flow_declares(
     assert told == [expected | {"name": "it"}, AMOUNT]
 
 
-@pytest.mark.parametrize("amount", [None, float("nan"), float("inf")])
+@pytest.mark.parametrize("amount", [None, float("nan"), float("inf"), 2**53 + 1, -1.7e308])
 def test_an_outcome_that_the_event_does_not_tell_is_left_out_and_stops_nothing(flow: Flow, amount: Any) -> None:
     assert flow.outcomes(ORDER | {"total_minor": amount}, 2_000) == [TIME]
+
+
+def test_a_time_that_can_be_none_is_left_out(contracts: Contracts, tmp_path: Path) -> None:
+    """The field holds seconds, or nonsense."""
+    declared = "{until: invoice, from: account_balance_minor}"
+    flow = variant(contracts, tmp_path, "{until: invoice, within: 1m}", declared)
+    now = 1_767_225_600_000
+    for since, told in ((now - 5, 2), (now // 1_000, 1), (-(2**63), 1)):
+        assert len(flow.outcomes(ORDER | {"account_balance_minor": since}, now)) == told
 
 
 def test_a_verified_step_ends_the_run_with_its_result(flow: Flow, contracts: Contracts) -> None:

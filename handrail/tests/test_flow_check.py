@@ -46,7 +46,7 @@ manual: {runbook: runbook.md, within: 8h}
 segments: [segment]
 outcomes:
   time-to-invoice: {until: invoice, within: 1m}
-  value-at-risk: {amount: total_minor, unit: currency}
+  value-at-risk: {amount: total_minor, unit: currency, scale: 100}
 result: orders.order-invoiced.v1
 done: mapping:to_order_invoiced
 """
@@ -180,12 +180,18 @@ def test_loading_writes_nothing(project: Project) -> None:
         ("[segment]", "[segmnt]", "segments:", "did you mean `segment`?"),
         ("until: invoice,", "until: invoise,", "time-to-invoice:", "did you mean `invoice`?"),
         ("until: invoice,", "from: ordered_on, until: invoice,", "time-to-invoice:", "not a `long`, milliseconds"),
-        ("until: invoice,", "until: invoice, unit: currency,", "time-to-invoice:", "a time has no `unit`"),
+        (
+            "until: invoice,",
+            "until: invoice, unit: currency,",
+            "time-to-invoice:",
+            "a time has no `unit` and no `scale`",
+        ),
         ("until: invoice, within", "within", "time-to-invoice:", "either a time or an amount"),
         ("amount: total_minor,", "amount: total,", "value-at-risk:", "did you mean `total_minor`?"),
         ("amount: total_minor,", "amount: currency,", "value-at-risk:", "is not a number"),
+        ("scale: 100", "scale: 0", "value-at-risk:", "greater than or equal to 1"),
         ("unit: currency", "unit: revision", "value-at-risk:", "is not a text"),
-        ("unit: currency", "within: 1m", "value-at-risk:", "can't have `from` or `within`"),
+        ("unit: currency, scale: 100", "within: 1m", "value-at-risk:", "can't have `from` or `within`"),
         ("value-at-risk:", "value_at_risk:", "value_at_risk:", "write it like"),
         ("done: mapping:to_order_invoiced\n", "", None, "`result` and `done` belong together"),
         ("result: orders.order-invoiced.v1", "result: orders.order-invoiced.v9", "result:", "there is no contract"),

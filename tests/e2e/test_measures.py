@@ -60,12 +60,13 @@ def flat(told: dict[str, Any]) -> Counter[str]:
             "invoiced": times["reached"],
             "not invoiced": times["still_open"],
             **{
-                f"EUR {name}": amounts["value-at-risk", "EUR"][name]
+                f"cents {name}": round(100 * amounts["value-at-risk", "EUR"][name])
                 for name in ("done", "under_way", "at_risk", "given_up")
             },
             **{f"orders.{name}": n for name, n in told["work"]["orders_by_what"].items()},
             "minutes": told["work"]["minutes"],
             "reviews": told["upkeep"]["reviews"],
+            "minutes of reviews": told["upkeep"]["review_minutes"],
         }
     )
 
@@ -136,13 +137,13 @@ def test_37_failures_of_three_classes_11_duplicates_and_5_by_hand_give_exactly_t
         "by hand": 5,
         "invoiced": 11 + 10 + 11 + 5,
         "not invoiced": 12,
-        "EUR done": in_all + 5 * OVER_THE_LIMIT,
-        "EUR at_risk": sum(order["total_minor"] for order in refused),
+        "cents done": in_all + 5 * OVER_THE_LIMIT,
+        "cents at_risk": sum(order["total_minor"] for order in refused),
         "orders.replay": 10,
         "orders.done": 5,
-        "orders.review": 1,
-        "minutes": 5 * 7 + 30,
+        "minutes": 5 * 7,
         "reviews": 1,
+        "minutes of reviews": 30,
     }
     figures.reach(expected)
     assert figures.since() == Counter(expected)

@@ -20,7 +20,7 @@ from handrail.recovery.letter import header_rows, letter_body
 from handrail.spec import Spec
 from handrail.traceparent import kept, trace_id
 
-LETTER_ORDER = "handrail/letter-order.v2"
+LETTER_ORDER = "handrail/letter-order.v1"
 LETTERS_REPLAY = "recovery.letters.replay"
 STAGE_COUNTS = "handrail/stage-counts.v1"
 
@@ -124,7 +124,6 @@ class Outbox:
             "order": "resolved",
             "by": stage,
             "reason": None,
-            "minutes": None,
             "at": self._now,
         }
         id_ = output_id(replay.letter, "resolved", replay.generation)

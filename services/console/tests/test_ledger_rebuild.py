@@ -122,6 +122,24 @@ async def test_earlier_failures_of_a_letter_outlive_a_rebuild_though_their_topic
         assert failures(place) == [("A", 1, begun), ("A", 2, begun), ("A", 3, begun), ("C", 1, begun + later)]
 
 
+async def test_alerts_that_are_over_outlive_a_rebuild_and_those_that_fire_only_if_they_still_do(
+    place: Place, contracts: Contracts, records: Any
+) -> None:
+    over, ended = (
+        records.alert(alert="over", state="RESOLVED"),
+        records.alert(alert="ended", state="RESOLVED", sequence=2),
+    )
+    gone, fires = records.alert(alert="gone"), records.alert(alert="fires")
+    with Ledger(place, contracts) as console:
+        console.apply([over, ended, gone, fires])
+    for _ in range(2):
+        await rebuild(place, contracts, Topics([ended, fires]).connect, lambda *_: None)
+        queries = Queries.open(place)
+        found = {row["alert"]: row["state"] for row in queries.alerts(ended=True)}
+        queries.close()
+        assert found == {"over": "RESOLVED", "ended": "RESOLVED", "fires": "FIRING"}
+
+
 async def test_a_rebuild_that_can_not_be_finished_changes_nothing_and_leaves_nothing(
     place: Place, contracts: Contracts, records: Any
 ) -> None:

@@ -340,6 +340,7 @@ def test_all_measures_of_a_flow_as_json(queries: Queries, desk: Any) -> None:
         "upkeep": {
             "changes": 0,
             "reviews": 0,
+            "review_minutes": 0,
             "incidents": {"all": 0, "still_open": 0, "lasted_ms": 0},
             "waiting": [
                 {"owner": "billing-ops", "tasks": 1, "still_open": 0, "p50_ms": 30 * MIN, "p95_ms": 30 * MIN},

@@ -202,9 +202,9 @@ def test_a_flow_shows_what_it_is_for_and_what_it_takes_of_people(
         "time-to-invoice 4.0 s 95 %: not yet; 1 of 2 in time; 1 not yet, for 60.0 s",
         "value, at risk 1,299.50 EUR <b> 0 under way; 1,299.50 done; 0 given up",
         "What it takes of people",
-        "Minutes by hand 30 2 orders, 1 of which say none",
+        "Minutes by hand 0 1 order, 1 of which say none",
         "Waited for credit not yet 1 task, 1 open",
-        "Changes 0 1 review",
+        "Changes 0 1 review, 30 min",
         "Incidents 1 1 going on",
     ):
         assert words in seen, words

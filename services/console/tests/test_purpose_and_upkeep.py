@@ -117,15 +117,17 @@ def rows(queries: Queries, view: str) -> list[tuple[Any, ...]]:
 
 
 def test_how_long_it_took_until_it_was_there(queries: Queries) -> None:
-    """Invoices after 4, 12 and 30 minutes; D and F are still waited for, C and E are not. Ends after 6, 13 and 30."""
+    """Invoices after 4, 12 and 30 minutes; D and F are still waited for, E was given up, C did not want it. Ends after 6,
+    13 and 30.
+    """
     found = rows(queries, "measure_outcome_times")
     assert found[:4] == [
-        ("all", FIRST, "time-to-end", 3, 2, START, 2, 0, 0, 30 * MIN, None),
-        ("all", FIRST, "time-to-invoice", 3, 2, START, 2, 5, 1, 30 * MIN, None),
-        ("all", SECOND, "time-to-end", 0, 1, START + WEEK * MIN, 0, 0, 0, None, None),
-        ("all", SECOND, "time-to-invoice", 0, 1, START + WEEK * MIN, 0, 1, 0, None, None),
+        ("all", FIRST, "time-to-end", 3, 2, START, 1, 1, 0, 0, 30 * MIN, None),
+        ("all", FIRST, "time-to-invoice", 3, 2, START, 1, 1, 6, 1, 30 * MIN, None),
+        ("all", SECOND, "time-to-end", 0, 1, START + WEEK * MIN, 0, 0, 0, 0, None, None),
+        ("all", SECOND, "time-to-invoice", 0, 1, START + WEEK * MIN, 0, 0, 1, 0, None, None),
     ]
-    assert ("segment=AUTO", FIRST, "time-to-invoice", 2, 0, None, 1, 2, 1, 4 * MIN, 12 * MIN) in found
+    assert ("segment=AUTO", FIRST, "time-to-invoice", 2, 0, None, 0, 1, 2, 1, 4 * MIN, 12 * MIN) in found
 
 
 def test_amounts_stand_where_their_runs_stand_and_units_are_not_added(queries: Queries) -> None:
@@ -141,11 +143,12 @@ def test_amounts_stand_where_their_runs_stand_and_units_are_not_added(queries: Q
 
 
 def test_minutes_are_those_that_people_tell_each_order_once(queries: Queries) -> None:
-    """The second `done` of G and the refused discard count for nothing; the run of a closed letter is still known."""
+    """The second `done` of G and the refused discard count for nothing; the run of a closed letter is still known; a review
+    is no work on runs.
+    """
     assert rows(queries, "measure_work") == [
         ("all", FIRST, "discard", 1, 0, None),
         ("all", FIRST, "done", 1, 1, 12),
-        ("all", SECOND, "review", 1, 1, 45),
         ("segment=HOME", FIRST, "discard", 1, 0, None),
         ("segment=HOME", FIRST, "done", 1, 1, 12),
     ]
@@ -167,7 +170,44 @@ def test_manual_work_that_was_given_up_is_no_longer_at_risk(place: Place, contra
         ledger.apply(run(records, "A", "AUTO", 100.0, "EUR", begin, manual, given_up))
     asked = Queries.open(place)
     assert rows(asked, "measure_amounts")[0][4:] == (1, 0, 0, 0, 100.0)
-    assert [row[4:7] for row in rows(asked, "measure_outcome_times")][:1] == [(0, None, 1)]
+    assert [row[3:8] for row in rows(asked, "measure_outcome_times")][:1] == [(0, 0, None, 1, 0)]
+    asked.close()
+
+
+@pytest.mark.parametrize(
+    ("letter_state", "standing"),
+    [(None, "at_risk"), ("OPEN", "at_risk"), ("DISCARDED", "given_up"), ("RESOLVED", "under_way")],
+)
+def test_a_run_that_goes_on_only_when_its_dead_letter_does_is_at_risk(
+    place: Place, contracts: Contracts, records: Any, letter_state: str | None, standing: str
+) -> None:
+    """A mapping raised at an outcome: the message is a dead letter, the run is as it was."""
+    told = run(records, "A", "AUTO", 1.0, "EUR", (0, "prepared", "prepared", {}), (1, "acting", "next", DONE))
+    told.append(records.letter(letter="L", run="A", step="invoice", flow=FLOW, failed_at=START, first_failed_at=START))
+    if letter_state:
+        told.append(records.letter_state(letter_state, letter="L"))
+    with Ledger(place, contracts) as ledger:
+        ledger.apply(told)
+    asked = Queries.open(place)
+    assert [row["standing"] for row in asked.all(text("SELECT standing FROM run_standings"))] == [standing]
+    asked.close()
+
+
+@pytest.mark.parametrize(("event", "took"), [("skipped", None), ("next", 9 * MIN)])
+def test_who_finishes_a_run_by_hand_has_not_made_what_it_left_out(
+    place: Place, contracts: Contracts, records: Any, event: str, took: int | None
+) -> None:
+    steps: tuple[Step, ...] = (
+        (0, "prepared", "prepared", {}),
+        (0, "prepared" if event == "skipped" else "acting", event, DONE),
+        (5, "manual", "outcome", {"step": "crm", "failure_class": "unknown_outcome", "task": "T"}),
+        (9, "done-by-hand", "human-decision", {"step": "crm", "task": "T"}),
+    )
+    with Ledger(place, contracts) as ledger:
+        ledger.apply(run(records, "A", "AUTO", 1.0, "EUR", *steps))
+    asked = Queries.open(place)
+    found = asked.all(text("SELECT took_ms FROM outcome_times WHERE outcome = 'time-to-invoice'"))
+    assert [row["took_ms"] for row in found] == [took]
     asked.close()
 
 
@@ -191,7 +231,8 @@ def test_what_the_command_says_is_what_the_views_say(queries: Queries) -> None:
         amounts = {(one["outcome"], one["unit"]): one for one in told["outcomes"]["amounts"]}
         for row in _of(group.part, rows(queries, "measure_outcome_times")):
             one = times[row[2]]
-            names = ("reached", "still_open", "oldest_open_since", "not_wanted", "promised", "kept", "p50_ms", "p95_ms")
+            names = ("reached", "still_open", "oldest_open_since", "given_up", "not_wanted", "promised", "kept")
+            names = (*names, "p50_ms", "p95_ms")
             if "=" not in group.part:
                 assert row[3:] == tuple(one[name] for name in names)
         for row in _of(group.part, rows(queries, "measure_amounts")):
@@ -205,7 +246,7 @@ def test_what_the_command_says_is_what_the_views_say(queries: Queries) -> None:
             (row,) = [row for row in rows(queries, "measure_upkeep") if row[0] == group.part]
             upkeep = told["upkeep"]
             lasted = upkeep["incidents"]
-            assert row[1:3] == (upkeep["changes"], upkeep["reviews"])
+            assert (row[1], row[2], row[3] or 0) == (upkeep["changes"], upkeep["reviews"], upkeep["review_minutes"])
             assert (row[4], row[5], row[6] or 0) == (lasted["all"], lasted["still_open"], lasted["lasted_ms"])
 
 
@@ -217,8 +258,8 @@ def _of(part: str | None, found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]
 def test_all_of_it_as_json(queries: Queries, desk: Any) -> None:
     [told] = json.loads(desk(app, "--json").output)["measures"]
     to_invoice = {
-        "outcome": "time-to-invoice", "reached": 3, "still_open": 3, "oldest_open_since": START, "not_wanted": 2,
-        "p50_ms": 30 * MIN, "p95_ms": None, "promised": 6, "kept": 1, "kept_share": 1 / 6,
+        "outcome": "time-to-invoice", "reached": 3, "still_open": 3, "oldest_open_since": START, "given_up": 1,
+        "not_wanted": 1, "p50_ms": None, "p95_ms": None, "promised": 7, "kept": 1, "kept_share": 1 / 7,
     }  # fmt: skip
     assert told["outcomes"]["times"][1] == to_invoice
     assert told["outcomes"]["amounts"] == [
@@ -234,12 +275,13 @@ def test_all_of_it_as_json(queries: Queries, desk: Any) -> None:
         {"outcome": "value", "unit": "USD", "runs": 1, "done": 0, "under_way": 0, "at_risk": 0, "given_up": 50.0},
     ]
     assert told["work"] == {
-        "orders": 3, "told": 2, "minutes": 57, "orders_by_what": {"discard": 1, "done": 1, "review": 1},
-        "minutes_by_what": {"done": 12, "review": 45},
+        "orders": 2, "told": 1, "minutes": 12, "orders_by_what": {"discard": 1, "done": 1},
+        "minutes_by_what": {"done": 12},
     }  # fmt: skip
     assert told["upkeep"] == {
         "changes": 1,
         "reviews": 1,
+        "review_minutes": 45,
         "incidents": {"all": 2, "still_open": 1, "lasted_ms": 25 * MIN},
         "waiting": [{"owner": "billing-ops", "tasks": 2, "still_open": 1, "p50_ms": 25 * MIN, "p95_ms": None}],
     }
@@ -249,8 +291,8 @@ def test_all_of_it_as_json(queries: Queries, desk: Any) -> None:
 def test_all_of_it_as_tables(queries: Queries, desk: Any) -> None:
     output = desk(app).output
     for told in (
-        "30 min (not yet)", "1 of 6 (16.6 %)", "510.50", "1,200", "57 of 3 orders, 1 of which say none",
-        "billing-ops 25 min (not yet)", "2, 25 min, 1 going on",
+        "not yet (not yet)", "1 of 7 (14.2 %)", "510.50", "1,200", "12 of 2 orders, 1 of which say none",
+        "billing-ops 25 min (not yet)", "1, 45 min", "2, 25 min, 1 going on",
     ):  # fmt: skip
         assert told in output, told
     by_segment = desk(app, "--by", "segment").output

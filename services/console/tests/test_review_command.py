@@ -38,7 +38,7 @@ def reviewed(records: Any, at: int, **more: Any) -> Any:
     return records.ordered("review", **(about | {"at": at} | more))
 
 
-@pytest.mark.parametrize(("days", "code", "told"), [(1, 0, "in 89 days"), (91, 1, "24 h late"), (None, 1, "never")])
+@pytest.mark.parametrize(("days", "code", "told"), [(1, 0, "in 89 days"), (91, 1, "24 h late"), (None, 0, "never")])
 def test_a_late_review_is_told_and_is_no_success(
     ledger: Ledger, desk: Any, records: Any, days: int | None, code: int, told: str
 ) -> None:
@@ -49,6 +49,17 @@ def test_a_late_review_is_told_and_is_no_success(
     [line] = [line for line in result.output.splitlines() if line.startswith(FLOW)]
     assert told in line
     assert "90 days" in line
+
+
+@pytest.mark.parametrize(("days", "code"), [(89, 0), (91, 1)])
+def test_a_flow_that_was_never_reviewed_is_late_some_time_after_its_first_run(
+    ledger: Ledger, desk: Any, records: Any, days: int, code: int
+) -> None:
+    at = NOW - days * DAY
+    ledger.apply(
+        [records.transition(1, "prepared", "prepared", at=at), records.transition(2, "done", "outcome", at=NOW)]
+    )
+    assert desk(app).exit_code == code
 
 
 def test_who_asks_for_no_review_is_never_late(ledger: Ledger, desk: Any, records: Any) -> None:
@@ -73,8 +84,10 @@ def test_a_review_is_noted_with_the_newest_version(ledger: Ledger, desk: Any, re
     }  # fmt: skip
 
 
-def test_an_older_review_is_no_answer(ledger: Ledger, desk: Any, records: Any) -> None:
-    ledger.apply([reviewed(records, NOW - DAY)])
+def test_another_review_is_no_answer(ledger: Ledger, desk: Any, records: Any) -> None:
+    """An older one, one of somebody else, and one of a clock that is ahead."""
+    others = [reviewed(records, NOW - DAY, by="ann"), reviewed(records, NOW), reviewed(records, NOW + DAY, by="ann")]
+    ledger.apply(others)
     result = desk(app, FLOW, *REASON, "--wait", "2")
     assert result.exit_code == 1
     assert "no answer from recovery yet" in result.output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping as Values
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,9 @@ from handrail.identity import run_id
 from handrail.recovery import Policy
 
 _SEGMENT_LENGTH = 200
+_EXACT = 2**53
+"""Above it a double is no whole number any more."""
+_TEN_YEARS_MS = 3_653 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,8 @@ class Flow:
     def outcomes(self, event: Record, begun_at: int) -> list[dict[str, Any]]:
         """The flow's outcome measures for the event's run, as the contract `handrail/run-transition.v3` has them.
 
-        One whose field is null, or no number that can be added, is left out: a measure never stops a run.
+        One whose field is null, an amount that is too large to be added exactly, and a time that is none (seconds, say) are
+        left out: a measure never stops a run, and one event never spoils a measure.
         """
         found = ((name, _declared(one, event, begun_at)) for name, one in self.definition.outcomes.items())
         return [{"name": name, **values} for name, values in found if values is not None]
@@ -175,11 +178,11 @@ def _declared(outcome: Outcome, event: Record, begun_at: int) -> dict[str, Any] 
     made: dict[str, Any] = dict.fromkeys(("amount", "unit", "step", "since", "within_ms"))
     if outcome.amount is not None:
         amount, unit = event.get(outcome.amount), event.get(outcome.unit) if outcome.unit else None
-        if amount is None or not math.isfinite(amount):
+        if amount is None or not abs(amount) <= _EXACT:
             return None
-        return made | {"amount": float(amount), "unit": None if unit is None else str(unit)[:_SEGMENT_LENGTH]}
+        return made | {"amount": amount / outcome.scale, "unit": None if unit is None else str(unit)[:_SEGMENT_LENGTH]}
     since = event.get(outcome.since) if outcome.since else begun_at
-    if since is None:
+    if since is None or abs(since - begun_at) > _TEN_YEARS_MS:
         return None
     step = None if outcome.until == DONE else outcome.until
     return made | {"step": step, "since": since, "within_ms": outcome.within_ms}

@@ -173,7 +173,8 @@ class Outcome(Strict):
     """What the flow is for, in a figure: the time until a step is done, or an amount that its runs are about.
 
     `until` is a step or `done`, the end of the run; `from` a field of the event that is a time (ms), else the run's begin.
-    `amount` is a field of the event, `unit` the field that says in what: amounts of two units are never added.
+    `amount` is a field of the event, `unit` the field that says in what: amounts of two units are never added. So many of
+    the field make one of the unit as `scale` says: 100 for cents of which the unit is euros.
     """
 
     until: StepId | None = None
@@ -181,6 +182,7 @@ class Outcome(Strict):
     within_ms: Duration | None = Field(default=None, alias="within")
     amount: Text | None = None
     unit: Text | None = None
+    scale: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Outcome:
@@ -188,8 +190,8 @@ class Outcome(Strict):
             raise Wrong("an outcome is either a time or an amount", "write `{until: step}` or `{amount: field}`")
         if self.amount and (self.since or self.within_ms is not None):
             raise Wrong("an amount can't have `from` or `within`", "leave them out")
-        if self.until and self.unit:
-            raise Wrong("a time has no `unit`", "leave it out")
+        if self.until and (self.unit or self.scale != 1):
+            raise Wrong("a time has no `unit` and no `scale`", "leave them out")
         return self
 
 

@@ -112,7 +112,7 @@ class Sender:
             why = failed[0] if failed else "no answer in time"
             raise Unreachable(
                 f"{len(failed) + left} of {len(orders)} orders were not acknowledged by Kafka ({why}). Give the order "
-                "again: what has been taken already is not done twice"
+                "again: what has been taken already is not done twice (but the note of a review is there twice)"
             )
 
     def _record(self, sent: Sequence[tuple[str, int]], error: str | None) -> None:

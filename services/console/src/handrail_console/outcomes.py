@@ -57,9 +57,9 @@ def task_outcome(verdict: str, before: Row, now: Row | None) -> Outcome:
     return Outcome(before["task"], state, by, final=True, good=state == _TASK_GOAL[verdict])
 
 
-def review_outcome(flow: str, by: str, at: int, newest: Row | None) -> Outcome:
-    """Whether the newest review of the flow is the one that was ordered, or one after it."""
-    if newest is None or newest["at"] < at:
+def review_outcome(flow: str, by: str, noted: bool) -> Outcome:
+    """`noted`: the audit has this very review."""
+    if not noted:
         return Outcome(flow, "sent", _NO_ANSWER)
     return Outcome(flow, "noted", f"by {by}", final=True, good=True)
 

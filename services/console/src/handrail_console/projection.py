@@ -87,8 +87,12 @@ def _unreadable(record: Record, why: str) -> Change:
 def _transition(value: Row, record: Record) -> list[Change]:
     value["partition"] = record.partition
     value["offset"] = record.offset
-    outcomes = [{**one, "run": value["run"], "unit": _storable(one["unit"])} for one in value.get("outcomes", ())]
-    return [Change("transitions", value), *(Change("run_outcomes", one) for one in outcomes)]
+    changes = [Change("transitions", value)]
+    if outcomes := value.get("outcomes"):  # in the first transition only
+        changes += [
+            Change("run_outcomes", {**one, "run": value["run"], "unit": _storable(one["unit"])}) for one in outcomes
+        ]
+    return changes
 
 
 def _task(value: Row, _: Record) -> list[Change]:

@@ -18,36 +18,39 @@ STANDINGS = ("done", "under_way", "at_risk", "given_up")
 
 @dataclass(slots=True)
 class Times:
-    """Of one outcome: `took` has a time (ms) for each run that wants it, None while it is not there yet."""
+    """Of one outcome: `took` has a time (ms) for each run that wants it, None where it is not there yet or was given up."""
 
-    took: list[int | None] = field(default_factory=list)
+    took: Counter[int | None] = field(default_factory=Counter)
+    still_open: int = 0
+    oldest_open_since: int | None = None
+    given_up: int = 0
     not_wanted: int = 0
     promised: int = 0
     kept: int = 0
-    oldest_open_since: int | None = None
 
     def add(self, row: Row) -> None:
-        """A row of `measured_outcome_times`."""
-        if not row["wanted"]:
-            self.not_wanted += 1
+        """Rows of `outcome_times` that are alike, counted (`n`); `since` is the oldest of them."""
+        n, took = row["n"], row["took_ms"]
+        if row["came_to"] == "not_wanted":
+            self.not_wanted += n
             return
-        self.took.append(row["took_ms"])
+        self.took[took] += n
         if row["within_ms"] is not None:
-            self.promised += 1
-            self.kept += row["took_ms"] is not None and row["took_ms"] <= row["within_ms"]
-        if row["took_ms"] is None:
+            self.promised += n
+            self.kept += n if took is not None and took <= row["within_ms"] else 0
+        if row["came_to"] == "given_up":
+            self.given_up += n
+        if row["came_to"] == "open":
+            self.still_open += n
             self.oldest_open_since = min(row["since"], self.oldest_open_since or row["since"])
 
-    @property
-    def still_open(self) -> int:
-        return sum(took is None for took in self.took)
-
     def told(self) -> dict[str, Any]:
-        """As JSON has it. What is open has kept no promise yet."""
+        """As JSON has it. What is open, or was given up, has kept no promise."""
         return {
-            "reached": len(self.took) - self.still_open,
+            "reached": self.took.total() - self.took[None],
             "still_open": self.still_open,
             "oldest_open_since": self.oldest_open_since,
+            "given_up": self.given_up,
             "not_wanted": self.not_wanted,
             "p50_ms": quantile(self.took, 50),
             "p95_ms": quantile(self.took, 95),
@@ -65,7 +68,7 @@ class Amounts:
     sums: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: Row) -> None:
-        """A row of `measured_amounts`, counted (`n`) and added up by standing."""
+        """Rows of `outcome_amounts`, counted (`n`) and added up by standing."""
         self.runs += row["n"]
         self.sums[row["standing"]] += row["amount"]
 

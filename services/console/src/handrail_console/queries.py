@@ -15,7 +15,7 @@ from sqlalchemy.sql.selectable import TableClause
 from handrail_console import schema
 from handrail_console.database import Place, told
 from handrail_console.ledger import Positions, open_for_reading
-from handrail_console.measures import Cases
+from handrail_console.measures import ALL, Cases
 from handrail_console.projection import MONITOR, TOPICS
 from handrail_console.standing import Standing, Watchman, standing
 
@@ -81,6 +81,18 @@ class Queries:
         each = schema.AUDIT.c
         asked = select(schema.AUDIT).where(each.what == "review", each.refused.is_(None), each.flow.is_not(None))
         return {row["flow"]: row for row in self.all(asked.order_by(each.at, each.partition, each.offset))}
+
+    def reviewed(self, flow: str, by: str, at: int) -> bool:
+        """Whether the audit has this review."""
+        each = schema.AUDIT.c
+        this = (each.what == "review", each.flow == flow, each.by == by, each.at == at, each.refused.is_(None))
+        return bool(self.all(select(each.at).where(*this).limit(1)))
+
+    def first_runs(self) -> dict[str, int]:
+        """When the first run of each flow began, ms."""
+        runs = schema.RUNS.c
+        asked = select(runs.flow, func.min(runs.started_at).label("at")).group_by(runs.flow)
+        return {row["flow"]: row["at"] for row in self.all(asked)}
 
     def monitor(self, now: int) -> Watchman:
         """When monitor was heard last."""
@@ -216,13 +228,15 @@ class Queries:
         newest = self.all(select(func.max(schema.RUNS.c.updated_at).label("at")))[0]["at"]
         return None if newest is None else int(newest)
 
-    def cases(self, since: int, flow: str | None = None) -> Cases:
+    def cases(self, since: int, flow: str | None = None, *, segments: bool = True) -> Cases:
         """What the measures are made of: runs that began, and other things that happened, since then.
+
+        Without `segments` the dearest of them, outcomes, are of all runs only.
 
         All of one moment, whatever console writes meanwhile: no run counts in one measure and is not there in another.
         """
         with self._one_moment() as connection:
-            return _cases(connection, since, flow)
+            return _cases(connection, since, flow, segments)
 
     def count(self, name: str) -> int:
         """Rows of a table."""
@@ -257,36 +271,49 @@ def _rows(connection: Connection, asked: Select[Any]) -> list[Row]:
     return [dict(row) for row in connection.execute(asked).mappings()]
 
 
-def _cases(connection: Connection, since: int, flow: str | None) -> Cases:
-    def counted(name: str, what: str) -> list[Row]:
-        view = table(name, *(column(each) for each in ("flow", "segment", "week", "began_at", what)))
-        keys = [view.c.flow, view.c.segment, view.c.week, view.c[what]]
-        return _rows(connection, narrowed(select(*keys, func.count().label("n")), view).group_by(*keys))
-
-    def added(name: str, by: Sequence[str], what: str) -> list[Row]:
-        view = table(name, *(column(each) for each in ("flow", "segment", "week", "began_at", *by, what)))
-        keys = [view.c[each] for each in ("flow", "segment", "week", *by)]
-        sums = (func.count().label("n"), func.count(view.c[what]).label("told"), func.sum(view.c[what]).label(what))
-        return _rows(connection, narrowed(select(*keys, *sums), view).group_by(*keys))
-
-    def each(name: str, *what: str) -> list[Row]:
-        view = table(name, *(column(one) for one in ("flow", "week", "began_at", *what)))
-        return _rows(connection, narrowed(select(view), view))
+def _cases(connection: Connection, since: int, flow: str | None, segments: bool) -> Cases:
+    def view_of(name: str, *columns: str) -> TableClause:
+        return table(name, *(column(each) for each in ("flow", "week", "began_at", *columns)))
 
     def narrowed(asked: Select[Any], view: TableClause) -> Select[Any]:
         return _narrowed(asked.where(view.c.began_at >= since), [(view.c.flow, _one(flow))])
 
+    def counted(view: TableClause, by: Sequence[str], *more: Any) -> list[Row]:
+        keys = [view.c[each] for each in by]
+        return _rows(connection, narrowed(select(*keys, func.count().label("n"), *more), view).group_by(*keys))
+
+    def each(name: str, *what: str) -> list[Row]:
+        view = view_of(name, *what)
+        return _rows(connection, narrowed(select(view), view))
+
+    def by_segment(name: str, *what: str) -> list[Row]:
+        return counted(view_of(name, "segment", *what), ("flow", "segment", "week", *what))
+
+    def in_parts(whole: str, parts: str, by: Sequence[str], what: str, add: Any) -> list[Row]:
+        """Of all runs from the one view, of their segments from the other: that is dear, and rarely asked."""
+        view = view_of(whole, *by, what)
+        found = counted(view, ("flow", "week", *by), add(view.c[what]).label(what))
+        if segments:
+            view = view_of(parts, "segment", *by, what)
+            told = add(view.c[what]).label(what)
+            found += [row for row in counted(view, ("flow", "segment", "week", *by), told) if row["segment"] != ALL]
+        return found
+
+    work = view_of("measured_work", "segment", "what", "minutes")
+    minutes = (func.count(work.c.minutes).label("told"), func.sum(work.c.minutes).label("minutes"))
+    came_to = ("outcome", "came_to", "within_ms", "took_ms")
+    standing = ("outcome", "unit", "standing")
     return Cases(
-        runs=counted("measured_runs", "state"),
-        failed=counted("measured_failures", "failure_class"),
+        runs=by_segment("measured_runs", "state"),
+        failed=by_segment("measured_failures", "failure_class"),
         recoveries=each("measured_recoveries", "segment", "failed_at", "took_ms", "discarded_at", "how"),
         duplicates=each("measured_duplicates", "stopped", "found"),
         by_hand=each("measured_by_hand", "segment", "why", "took_ms"),
-        times=each("measured_outcome_times", "segment", "outcome", "since", "within_ms", "took_ms", "wanted"),
-        amounts=added("measured_amounts", ("outcome", "unit", "standing"), "amount"),
-        work=added("measured_work", ("what",), "minutes"),
+        times=in_parts("outcome_times", "measured_outcome_times", came_to, "since", func.min),
+        amounts=in_parts("outcome_amounts", "measured_amounts", standing, "amount", func.sum),
+        work=counted(work, ("flow", "segment", "week", "what"), *minutes),
         waiting=each("measured_waiting", "owner", "took_ms"),
-        upkeep=each("measured_upkeep", "what", "took_ms"),
+        upkeep=each("measured_upkeep", "what", "took_ms", "minutes"),
     )
 
 

@@ -120,9 +120,15 @@ def _drop(connection: Connection, aside: Place) -> None:
 def _outdated(table: Table, beginnings: Positions, beside: str) -> Delete:
     """What goes from the ledger. Kept is what a topic no longer has, where without it the measures would come to look better.
 
-    Counts from before where `stats` begins by now: that topic has a day of them only. And earlier failures of the letters
-    that are there (`beside`): `dead-letters` is compacted, so it has the newest of each.
+    Counts from before where `stats` begins by now: that topic has a day of them only. Earlier failures of the letters
+    that are there (`beside`): `dead-letters` is compacted, so it has the newest of each. And what alerts are over:
+    `alerts` keeps them for a month.
     """
+    if table is schema.ALERTS:
+        again = table.to_metadata(MetaData(), schema=beside).alias("again")
+        same = (again.c.alert == table.c.alert, again.c.since == table.c.since)
+        read_again = select(again.c.alert).where(*same).correlate(table).exists()
+        return delete(table).where(or_(table.c.state == "FIRING", read_again))
     if table is schema.STAGE_COUNTS:
         counts = schema.STAGE_COUNTS.c
         return delete(table).where(

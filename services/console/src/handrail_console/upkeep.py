@@ -17,14 +17,14 @@ Row = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Work:
-    """What people did: orders by what they were, how many of them tell their minutes, and those minutes by what they were."""
+    """What people did about runs, by what they ordered: how many orders, how many of them tell minutes, and these."""
 
     orders: Counter[str] = field(default_factory=Counter)
     told_by: int = 0
     minutes: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: Row) -> None:
-        """A row of `measured_work`, counted (`n`, `told`) and added up."""
+        """Rows of `measured_work`, counted (`n`, `told`) and added up."""
         self.orders[row["what"]] += row["n"]
         self.told_by += row["told"]
         if row["told"]:
@@ -47,6 +47,7 @@ class Upkeep:
 
     changes: int = 0
     reviews: int = 0
+    review_minutes: int = 0
     incidents: list[int | None] = field(default_factory=list)
     waited: dict[str, list[int | None]] = field(default_factory=dict)
 
@@ -57,6 +58,7 @@ class Upkeep:
                 self.changes += 1
             case "review":
                 self.reviews += 1
+                self.review_minutes += row["minutes"] or 0
             case "incident":
                 self.incidents.append(row["took_ms"])
 
@@ -82,6 +84,7 @@ class Upkeep:
         return {
             "changes": self.changes,
             "reviews": self.reviews,
+            "review_minutes": self.review_minutes,
             "incidents": {"all": len(self.incidents), "still_open": self.still_open, "lasted_ms": self.incident_ms},
             "waiting": [
                 {

@@ -45,7 +45,7 @@ def percent(part: float) -> str:
 
 def amount(value: float) -> str:
     """`1,234`, `0.50`."""
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.2f}"
 
 
 def shown(text: object) -> str:

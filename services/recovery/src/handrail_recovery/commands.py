@@ -13,6 +13,7 @@ from handrail.outbox import LETTER_ORDER, LETTERS_REPLAY
 from handrail.pending import View
 
 from handrail_recovery.audit import entry
+from handrail_recovery.letters import TOLD_MINUTES
 
 OPERATOR_COMMANDS = frozenset({"handrail/operator-command.v1", "handrail/operator-command.v2"})
 HUMAN_DECISION = "handrail/human-decision.v1"
@@ -88,10 +89,12 @@ def _letter_order(order: Mapping[str, Any]) -> Output:
         "order": order["command"],
         "by": _words(order["by"], "by"),
         "reason": order["reason"],
-        "minutes": order.get("minutes"),
         "at": order["at"],
     }
-    return Output(LETTERS_REPLAY, LETTER_ORDER, letter, body=body)
+    minutes = order.get("minutes")
+    if minutes is None:  # as an older recovery.letters takes it, too
+        return Output(LETTERS_REPLAY, LETTER_ORDER, letter, body=body)
+    return Output(LETTERS_REPLAY, TOLD_MINUTES, letter, body={**body, "minutes": minutes})
 
 
 def _run_id(text: str) -> str:

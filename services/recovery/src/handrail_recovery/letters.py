@@ -20,7 +20,8 @@ from handrail.recovery.letter import headers_of
 from handrail import envelope
 from handrail_recovery.audit import entry
 
-LETTER_ORDERS = frozenset({"handrail/letter-order.v1", LETTER_ORDER})
+TOLD_MINUTES = "handrail/letter-order.v2"
+LETTER_ORDERS = frozenset({LETTER_ORDER, TOLD_MINUTES})
 LETTER_STATE = "handrail/letter-state.v1"
 STATES_TOPIC = "recovery.states"
 TABLES = {"letters": DEAD_LETTER, "states": LETTER_STATE}

@@ -249,11 +249,11 @@ def _order(
 ) -> None:
     """Send the orders for what is ready, then report on the whole plan. Raises Exit(1) unless all is as ordered.
 
-    The minutes are of all of them together: the first one tells them.
+    The minutes are of all of them together, and each tells its share.
     """
     if ready:
-        now, others = here.clock.now(), said if said.minutes is None else replace(said, minutes=0)
-        here.deliver([letter_order(command, row, others if n else said, now) for n, row in enumerate(ready)])
+        now, saids = here.clock.now(), _shared(said, len(ready))
+        here.deliver([letter_order(command, row, each, now) for row, each in zip(ready, saids, strict=True)])
     if not wait and len(ready) == len(plan):
         if as_json:
             print_json([{"id": row["letter"], "state": "SENT"} for row in ready])
@@ -278,3 +278,10 @@ def _order(
 
 def _look(ledger: Queries, command: str, row: Row) -> Any:
     return lambda: letter_outcome(command, row, ledger.letter(row["letter"]))
+
+
+def _shared(said: Said, among: int) -> list[Said]:
+    if said.minutes is None:
+        return [said] * among
+    each, rest = divmod(said.minutes, among)
+    return [replace(said, minutes=each + (n < rest)) for n in range(among)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Annotated
 
@@ -38,7 +39,7 @@ def measures(
     now = here.clock.now()
     start = start_of(since, now)
     with here.ledger() as ledger:
-        groups = measure(ledger.cases(start, flow), by)
+        groups = measure(ledger.cases(start, flow, segments=by is Part.SEGMENT), by)
         here.warn(ledger)
     if as_json:
         print_json({"since": start, "until": now, "by": by, "measures": [group.told() for group in groups]})
@@ -69,7 +70,9 @@ def _show(groups: list[Measures], by: Part | None, now: int) -> None:
     )
     say("")
     say("Trend: the share of runs that failed, by week. Recovered in: half of all failures (95 %), open ones included.")
-    _show_some(["FLOW", *part, "OUTCOME", "THERE IN", "IN TIME", "NOT YET", "NOT WANTED"], _times(groups, by, now))
+    _show_some(
+        ["FLOW", *part, "OUTCOME", "THERE IN", "IN TIME", "NOT YET", "GIVEN UP", "NOT WANTED"], _times(groups, by, now)
+    )
     _show_some(["FLOW", *part, "OUTCOME", "UNIT", "DONE", "UNDER WAY", "AT RISK", "GIVEN UP"], _amounts(groups, by))
     _show_some(["FLOW", *part, "MINUTES BY HAND", "WAITED FOR", "CHANGES", "REVIEWS", "INCIDENTS"], _upkeep(groups, by))
 
@@ -92,6 +95,7 @@ def _times(groups: list[Measures], by: Part | None, now: int) -> list[list[objec
             _half_and_most(one.took),
             f"{one.kept:,} of {one.promised:,}{_in_brackets(share(one.kept, one.promised))}" if one.promised else None,
             _open(one.still_open, one.oldest_open_since, now),
+            one.given_up,
             one.not_wanted,
         ]
         for group in groups
@@ -125,10 +129,11 @@ def _kept(upkeep: Upkeep) -> list[object]:
     waited = [f"{owner} {_half_and_most(took)}" for owner, took in sorted(upkeep.waited.items())]
     lasted = f", {span(upkeep.incident_ms)}" if upkeep.incident_ms else ""
     going_on = f", {upkeep.still_open:,} going on" if upkeep.still_open else ""
-    return ["; ".join(waited) or None, upkeep.changes, upkeep.reviews, f"{len(upkeep.incidents):,}{lasted}{going_on}"]
+    reviews = f"{upkeep.reviews:,}" + (f", {upkeep.review_minutes:,} min" if upkeep.review_minutes else "")
+    return ["; ".join(waited) or None, upkeep.changes, reviews, f"{len(upkeep.incidents):,}{lasted}{going_on}"]
 
 
-def _half_and_most(took: list[int | None]) -> str | None:
+def _half_and_most(took: Collection[int | None]) -> str | None:
     if not took:
         return None
     half, most = quantile(took, 50), quantile(took, 95)

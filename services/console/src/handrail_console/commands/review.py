@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from handrail.flow.reading import did_you_mean
@@ -26,27 +25,8 @@ from handrail_console.commands.room import (
 from handrail_console.orders import Said, review_order
 from handrail_console.outcomes import review_outcome
 from handrail_console.owners import Owners
+from handrail_console.reviews import Review
 from handrail_console.words import line, moment, shown, span
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A flow and its newest review; times in ms. `due_at` is None where its file asks for none."""
-
-    flow: str
-    owner: str | None
-    every_ms: int | None
-    last: Row | None
-
-    @property
-    def due_at(self) -> int | None:
-        """At once (0) for a flow that was never reviewed."""
-        return None if self.every_ms is None else self.last["at"] + self.every_ms if self.last else 0
-
-    def late(self, now: int) -> bool:
-        return self.due_at is not None and self.due_at < now
 
 
 def review(
@@ -60,7 +40,7 @@ def review(
 ) -> None:
     """Show which flow was reviewed when (exit code 1 when a review is late), or note that one was.
 
-    How often is said by `review:` in the flow's file.
+    How often is said by `review:` in the flow's file; it counts from the last review, else from the first run.
 
     Example: handrail review order-to-invoice --reason "limits are as sales wants them" --minutes 30
     """
@@ -81,12 +61,14 @@ def review(
 def _show(here: Room, flows: Owners, as_json: bool) -> None:
     now = here.clock.now()
     with here.ledger() as ledger:
-        last = ledger.reviews()
+        last, first = ledger.reviews(), ledger.first_runs()
         here.warn(ledger)
-    found = [Standing(name, about.owner, about.review_ms, last.get(name)) for name, about in flows.flows.items()]
-    late = [one for one in found if one.late(now)]
+    found = [
+        Review(name, about.owner, about.review_ms, first.get(name), last.get(name))
+        for name, about in flows.flows.items()
+    ]
     if as_json:
-        print_json([_told(one, now) for one in found])
+        print_json([one.told(now) for one in found])
     elif not found:
         say("there is no flow")
     else:
@@ -105,28 +87,14 @@ def _show(here: Room, flows: Owners, as_json: bool) -> None:
                 for one in found
             ],
         )
-    if late:
+    if any(one.late(now) for one in found):
         raise typer.Exit(FAILED)
 
 
-def _next(one: Standing, now: int) -> str | None:
+def _next(one: Review, now: int) -> str | None:
     if one.due_at is None:
         return None
-    if one.last is None:
-        return "now"
     return f"{span(now - one.due_at)} late" if one.late(now) else f"in {span(one.due_at - now)}"
-
-
-def _told(one: Standing, now: int) -> Row:
-    names = ("by", "reason", "minutes", "at")
-    return {
-        "flow": one.flow,
-        "owner": one.owner,
-        "every_ms": one.every_ms,
-        "last": {name: one.last[name] for name in names} if one.last else None,
-        "due_at": one.due_at,
-        "late": one.late(now),
-    }
 
 
 def _note(here: Room, flow: str, version: int, said: Said, wait: float) -> None:
@@ -136,7 +104,7 @@ def _note(here: Room, flow: str, version: int, said: Said, wait: float) -> None:
         say(f"sent: review of {flow} by {shown(said.by)}")
         return
     with here.ledger() as ledger:
-        [outcome] = here.watch([lambda: review_outcome(flow, said.by, now, ledger.reviews().get(flow))], wait)
+        [outcome] = here.watch([lambda: review_outcome(flow, said.by, ledger.reviewed(flow, said.by, now))], wait)
     say(f"{flow}  {outcome.state}  {shown(outcome.text)}")
     if not outcome.good:
         raise typer.Exit(FAILED)

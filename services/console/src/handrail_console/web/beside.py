@@ -33,6 +33,8 @@ def _time(name: str, one: Times, now: int) -> Figure:
         details.append(f"{one.kept:,} of {one.promised:,} in time")
     if one.oldest_open_since is not None:
         details.append(f"{one.still_open:,} not yet, for {span(now - one.oldest_open_since)}")
+    if one.given_up:
+        details.append(f"{one.given_up:,} given up")
     if one.not_wanted:
         details.append(f"{one.not_wanted:,} ended without")
     value = "–" if not one.took else "not yet" if half is None else span(half)
@@ -63,7 +65,7 @@ def _waiting(upkeep: Upkeep) -> Sequence[Figure]:
 def _upkeep(upkeep: Upkeep) -> Sequence[Figure]:
     going_on = f"{upkeep.still_open:,} going on" if upkeep.still_open else "none going on"
     lasted = f"{span(upkeep.incident_ms)} in all; {going_on}" if upkeep.incident_ms else going_on
-    kept = f"{number(upkeep.reviews, 'review')}"
+    kept = number(upkeep.reviews, "review") + (f", {upkeep.review_minutes:,} min" if upkeep.review_minutes else "")
     return (
         Figure("Changes", f"{upkeep.changes:,}", kept),
         Figure("Incidents", f"{len(upkeep.incidents):,}", lasted if upkeep.incidents else "none"),

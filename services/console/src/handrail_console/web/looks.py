@@ -115,7 +115,7 @@ def alerts(queries: Queries) -> list[Row]:
 
 
 def measure_all(queries: Queries, since: int, now: int) -> Measured:
-    measured = {one.flow: one for one in measure(queries.cases(since), None)}
+    measured = {one.flow: one for one in measure(queries.cases(since, segments=False), None)}
     return Measured(now, since, queries.flows(), measured)
 
 

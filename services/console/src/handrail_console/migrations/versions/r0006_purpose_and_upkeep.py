@@ -19,76 +19,89 @@ _DATE = {
     "postgresql": "to_char(to_timestamp(({days}) * 86400) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
 }
 
-# Where each run stands, for whoever waits for what it is about. Given up: by a rule or a person, so nobody waits any more.
-# At risk: it has failed for good, or a person has to finish it.
+# Where each run stands, for whoever waits for what it is about. At risk: it has failed for good, a person has to finish
+# it, or a message of it is a dead letter. Given up: by a rule, by a person, or its dead letters were discarded.
 _RUN_STANDINGS = """
 CREATE VIEW run_standings AS
-SELECT r.run, r.flow, r.started_at AS began_at,
+SELECT r.run, r.flow, r.state, r.started_at AS began_at, {week:r.started_at} AS week,
   CASE WHEN r.state IN ('done', 'done-by-hand') THEN 'done'
     WHEN r.state IN ('rejected', 'compensated', 'cancelled') THEN 'given_up'
-    WHEN r.state = 'failed' AND (r.failure_class IS NULL OR EXISTS (
-      SELECT 1 FROM failures AS f JOIN letter_states AS s ON s.letter = f.letter AND s.state = 'DISCARDED'
-      WHERE f.run = r.run
-    )) THEN 'given_up'
+    WHEN r.state = 'failed' AND r.failure_class IS NULL THEN 'given_up'
+    WHEN l.open > 0 THEN 'at_risk'
+    WHEN l.discarded > 0 THEN 'given_up'
     WHEN r.state IN ('failed', 'manual') THEN 'at_risk'
     ELSE 'under_way' END AS standing
-FROM runs AS r
+FROM runs AS r LEFT JOIN (
+  SELECT f.run, count(CASE WHEN s.state IS NULL OR s.state IN ('OPEN', 'REPLAYING', 'MANUAL') THEN 1 END) AS open,
+    count(CASE WHEN s.state = 'DISCARDED' THEN 1 END) AS discarded
+  FROM failures AS f LEFT JOIN letter_states AS s ON s.letter = f.letter
+  WHERE f.run IS NOT NULL GROUP BY f.run
+) AS l ON l.run = r.run
 """
 
 # How long it took until what the flow is for was there: a step that was done (by the machine, or by a person who finished
-# the run), or the run's good end. A run that ended without it never wanted it: it is counted apart, and in no p50.
+# the run), or the run's good end. A run that went well without the step, or was rejected, did not want it: it is counted
+# apart, and in no p50. One that was given up wanted it and never gets it.
 _OUTCOME_TIMES = """
 CREATE VIEW outcome_times AS
-SELECT o.run, o.name AS outcome, s.flow, s.began_at, o.since, o.within_ms, o.reached_at,
+SELECT o.run, o.outcome, s.flow, s.began_at, s.week, o.since, o.within_ms, o.reached_at,
   o.reached_at - o.since AS took_ms,
-  CASE WHEN o.reached_at IS NULL AND s.standing IN ('done', 'given_up') THEN 0 ELSE 1 END AS wanted
+  CASE WHEN o.reached_at IS NOT NULL THEN 'reached' WHEN s.standing = 'done' OR s.state = 'rejected' THEN 'not_wanted'
+    WHEN s.standing = 'given_up' THEN 'given_up' ELSE 'open' END AS came_to
 FROM (
-  SELECT d.run, d.name, d.since, d.within_ms, (
-    SELECT min(t.at) FROM transitions AS t
-    WHERE t.run = d.run AND (
-      t.state = 'done-by-hand' OR (d.step IS NULL AND t.state = 'done') OR (
+  SELECT run, outcome, since, within_ms, coalesce(made_at, CASE WHEN skipped = 0 THEN by_hand_at END) AS reached_at
+  FROM (
+    SELECT d.run, d.name AS outcome, d.since, d.within_ms,
+      min(CASE WHEN (d.step IS NULL AND t.state = 'done') OR (
         t.step = d.step AND t.event IN ('outcome', 'human-decision') AND t.failure_class IS NULL
-        AND t.state NOT IN ('failed', 'rejected')
-      )
-    )
-  ) AS reached_at
-  FROM run_outcomes AS d WHERE d.amount IS NULL
+        AND t.state NOT IN ('failed', 'rejected', 'done-by-hand')
+      ) THEN t.at END) AS made_at,
+      min(CASE WHEN t.state = 'done-by-hand' THEN t.at END) AS by_hand_at,
+      count(CASE WHEN t.step = d.step AND t.event = 'skipped' THEN 1 END) AS skipped
+    FROM run_outcomes AS d JOIN transitions AS t ON t.run = d.run
+    WHERE d.amount IS NULL GROUP BY d.run, d.name, d.since, d.within_ms
+  ) AS seen
 ) AS o JOIN run_standings AS s ON s.run = o.run
 """
 _MEASURED_OUTCOME_TIMES = """
 CREATE VIEW measured_outcome_times AS
-SELECT c.*, 'all' AS segment, {week:c.began_at} AS week FROM outcome_times AS c
+SELECT c.*, 'all' AS segment FROM outcome_times AS c
 UNION ALL
-SELECT c.*, s.name || '=' || s.value, {week:c.began_at} FROM outcome_times AS c JOIN run_segments AS s ON s.run = c.run
+SELECT c.*, s.name || '=' || s.value FROM outcome_times AS c JOIN run_segments AS s ON s.run = c.run
 """
 _MEASURE_OUTCOME_TIMES = """
 CREATE VIEW measure_outcome_times AS
 SELECT flow, segment, week, outcome, count(reached_at) AS reached,
-  count(CASE WHEN reached_at IS NULL AND wanted = 1 THEN 1 END) AS still_open,
-  min(CASE WHEN reached_at IS NULL AND wanted = 1 THEN since END) AS oldest_open_since,
-  count(CASE WHEN wanted = 0 THEN 1 END) AS not_wanted,
-  count(CASE WHEN wanted = 1 THEN within_ms END) AS promised,
+  count(CASE WHEN came_to = 'open' THEN 1 END) AS still_open,
+  min(CASE WHEN came_to = 'open' THEN since END) AS oldest_open_since,
+  count(CASE WHEN came_to = 'given_up' THEN 1 END) AS given_up,
+  count(CASE WHEN came_to = 'not_wanted' THEN 1 END) AS not_wanted,
+  count(CASE WHEN wanted THEN within_ms END) AS promised,
   count(CASE WHEN took_ms <= within_ms THEN 1 END) AS kept,
-  max(CASE WHEN wanted = 1 AND place = (n + 1) / 2 THEN took_ms END) AS p50_ms,
-  max(CASE WHEN wanted = 1 AND place = (95 * n + 99) / 100 THEN took_ms END) AS p95_ms
+  max(CASE WHEN wanted AND place = (n + 1) / 2 THEN took_ms END) AS p50_ms,
+  max(CASE WHEN wanted AND place = (95 * n + 99) / 100 THEN took_ms END) AS p95_ms
 FROM (
-  SELECT c.*,
-    row_number() OVER (PARTITION BY flow, segment, week, outcome, wanted ORDER BY took_ms IS NULL, took_ms) AS place,
-    count(*) OVER (PARTITION BY flow, segment, week, outcome, wanted) AS n
+  SELECT c.*, came_to <> 'not_wanted' AS wanted,
+    row_number() OVER (
+      PARTITION BY flow, segment, week, outcome, came_to <> 'not_wanted' ORDER BY took_ms IS NULL, took_ms
+    ) AS place,
+    count(*) OVER (PARTITION BY flow, segment, week, outcome, came_to <> 'not_wanted') AS n
   FROM measured_outcome_times AS c
 ) AS ranked
 GROUP BY flow, segment, week, outcome
 """
 
 # Amounts by where their runs stand. What never became a run has told no amount.
+_OUTCOME_AMOUNTS = """
+CREATE VIEW outcome_amounts AS
+SELECT o.run, o.name AS outcome, o.unit, o.amount, s.flow, s.standing, s.began_at, s.week
+FROM run_outcomes AS o JOIN run_standings AS s ON s.run = o.run WHERE o.amount IS NOT NULL
+"""
 _MEASURED_AMOUNTS = """
 CREATE VIEW measured_amounts AS
-SELECT o.run, o.name AS outcome, o.unit, o.amount, s.flow, s.standing, s.began_at, 'all' AS segment, {week:s.began_at} AS week
-FROM run_outcomes AS o JOIN run_standings AS s ON s.run = o.run WHERE o.amount IS NOT NULL
+SELECT c.*, 'all' AS segment FROM outcome_amounts AS c
 UNION ALL
-SELECT o.run, o.name, o.unit, o.amount, s.flow, s.standing, s.began_at, g.name || '=' || g.value, {week:s.began_at}
-FROM run_outcomes AS o JOIN run_standings AS s ON s.run = o.run JOIN run_segments AS g ON g.run = o.run
-WHERE o.amount IS NOT NULL
+SELECT c.*, s.name || '=' || s.value FROM outcome_amounts AS c JOIN run_segments AS s ON s.run = c.run
 """
 _MEASURE_AMOUNTS = """
 CREATE VIEW measure_amounts AS
@@ -100,8 +113,8 @@ SELECT flow, segment, week, outcome, unit, count(*) AS runs,
 FROM measured_amounts GROUP BY flow, segment, week, outcome, unit
 """
 
-# What people ordered and was carried out, with the minutes that they say it took. Of a task only the first decision counts:
-# later ones move nothing. Of a letter that was closed before, its run is known from its failures.
+# What people ordered and was carried out, with the minutes that they say it took. Of a task only the first decision counts,
+# by where it stands in the topic: later ones move nothing. Of a closed letter, the run is known from its failures.
 _WORK = """
 CREATE VIEW work AS
 SELECT a.what, a."by", a.run, coalesce(a.flow, r.flow, a.stage, 'unknown') AS flow, a.minutes, a.at
@@ -109,7 +122,7 @@ FROM (
   SELECT o.what, o."by", o.at, o.minutes, o.flow, coalesce(o.run, f.run) AS run, coalesce(f.flow, f.stage) AS stage,
     row_number() OVER (
       PARTITION BY coalesce(o.task, CAST(o."partition" AS TEXT) || '/' || CAST(o."offset" AS TEXT))
-      ORDER BY o.at, o."partition", o."offset"
+      ORDER BY o."partition", o."offset"
     ) AS place
   FROM audit AS o LEFT JOIN (
     SELECT letter, max(run) AS run, max(flow) AS flow, max(stage) AS stage FROM failures GROUP BY letter
@@ -120,7 +133,7 @@ WHERE a.place = 1
 """
 _MEASURED_WORK = """
 CREATE VIEW measured_work AS
-SELECT w.*, w.at AS began_at, 'all' AS segment, {week:w.at} AS week FROM work AS w
+SELECT w.*, w.at AS began_at, 'all' AS segment, {week:w.at} AS week FROM work AS w WHERE w.what <> 'review'
 UNION ALL
 SELECT w.*, w.at, s.name || '=' || s.value, {week:w.at} FROM work AS w JOIN run_segments AS s ON s.run = w.run
 """
@@ -130,7 +143,7 @@ SELECT flow, segment, week, what, count(*) AS orders, count(minutes) AS told, CA
 FROM measured_work GROUP BY flow, segment, week, what
 """
 
-# Each task by itself, as `measure_waiting` counts them: how long it waited for whom.
+# Each task by itself: how long it waited for whom. `measure_waiting` of r0004 is made anew on it, by its rule.
 _MEASURED_WAITING = """
 CREATE VIEW measured_waiting AS
 SELECT flow, owner, {week:opened_at} AS week, opened_at AS began_at,
@@ -142,6 +155,19 @@ FROM (
   ), k.opened_at) AS opened_at
   FROM tasks AS k
 ) AS opened
+"""
+
+_MEASURE_WAITING = """
+SELECT flow, owner, week, count(*) AS tasks, count(CASE WHEN took_ms IS NULL THEN 1 END) AS still_open,
+  min(CASE WHEN took_ms IS NULL THEN began_at END) AS oldest_open_at, CAST(sum(took_ms) AS BIGINT) AS waited_ms,
+  max(CASE WHEN place = (n + 1) / 2 THEN took_ms END) AS p50_ms,
+  max(CASE WHEN place = (95 * n + 99) / 100 THEN took_ms END) AS p95_ms
+FROM (
+  SELECT c.*, row_number() OVER (PARTITION BY flow, owner, week ORDER BY took_ms IS NULL, took_ms) AS place,
+    count(*) OVER (PARTITION BY flow, owner, week) AS n
+  FROM measured_waiting AS c
+) AS ranked
+GROUP BY flow, owner, week
 """
 
 # What a flow costs to keep: its versions after the first one that the ledger knows, its reviews, and the alerts about it.
@@ -173,6 +199,7 @@ _VIEWS = (
     _OUTCOME_TIMES,
     _MEASURED_OUTCOME_TIMES,
     _MEASURE_OUTCOME_TIMES,
+    _OUTCOME_AMOUNTS,
     _MEASURED_AMOUNTS,
     _MEASURE_AMOUNTS,
     _WORK,
@@ -198,8 +225,13 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.add_column("audit", sa.Column("minutes", sa.Integer))
+    dialect = op.get_bind().dialect.name
     for view in _VIEWS:
-        op.execute(_with_weeks(view, op.get_bind().dialect.name))
+        op.execute(_with_weeks(view, dialect))
+    # As in r0004: PostgreSQL drops no view that people have put theirs on, but replaces it; SQLite is the other way round.
+    if dialect == "sqlite":
+        op.execute("DROP VIEW measure_waiting")
+    op.execute(f"CREATE {'' if dialect == 'sqlite' else 'OR REPLACE '}VIEW measure_waiting AS {_MEASURE_WAITING}")
 
 
 def _with_weeks(view: str, dialect: str) -> str:
