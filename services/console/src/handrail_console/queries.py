@@ -231,9 +231,8 @@ class Queries:
     def cases(self, since: int, flow: str | None = None, *, segments: bool = True) -> Cases:
         """What the measures are made of: runs that began, and other things that happened, since then.
 
-        Without `segments` the dearest of them, outcomes, are of all runs only.
-
         All of one moment, whatever console writes meanwhile: no run counts in one measure and is not there in another.
+        Without `segments` outcomes, which are the dearest, are of all runs only.
         """
         with self._one_moment() as connection:
             return _cases(connection, since, flow, segments)

@@ -1,1 +1,1 @@
-"""The commands of console: `handrail runs`, `dlq`, `tasks`, `ledger`, `measures`, `trace`."""
+"""The commands of console: `handrail runs`, `dlq`, `tasks`, `alerts`, `audit`, `review`, `ledger`, `measures`, `trace`."""

@@ -120,7 +120,7 @@ def measure_all(queries: Queries, since: int, now: int) -> Measured:
 
 
 def measure_one(queries: Queries, name: str, since: int, now: int) -> Measured:
-    cases = queries.cases(since, name)
+    cases = queries.cases(since, name, segments=False)  # of outcomes by segment it shows nothing
     whole = {one.flow: one for one in measure(cases, None)}
     weeks, segments = measure(cases, "week"), measure(cases, "segment")
     return Measured(now, since, list(whole) or queries.flows(), whole, weeks, segments[:MOST])
