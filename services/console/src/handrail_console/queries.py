@@ -15,7 +15,7 @@ from sqlalchemy.sql.selectable import TableClause
 from handrail_console import schema
 from handrail_console.database import Place, told
 from handrail_console.ledger import Positions, open_for_reading
-from handrail_console.measures import ALL, Cases
+from handrail_console.measures import Cases
 from handrail_console.projection import MONITOR, TOPICS
 from handrail_console.standing import Standing, Watchman, standing
 
@@ -289,14 +289,10 @@ def _cases(connection: Connection, since: int, flow: str | None, segments: bool)
         return counted(view_of(name, "segment", *what), ("flow", "segment", "week", *what))
 
     def in_parts(whole: str, parts: str, by: Sequence[str], what: str, add: Any) -> list[Row]:
-        """Of all runs from the one view, of their segments from the other: that is dear, and rarely asked."""
-        view = view_of(whole, *by, what)
-        found = counted(view, ("flow", "week", *by), add(view.c[what]).label(what))
-        if segments:
-            view = view_of(parts, "segment", *by, what)
-            told = add(view.c[what]).label(what)
-            found += [row for row in counted(view, ("flow", "segment", "week", *by), told) if row["segment"] != ALL]
-        return found
+        """From the view that has each run once, or from that which has its segments, too: dear, and rarely asked for."""
+        keys = ("flow", "segment", "week", *by) if segments else ("flow", "week", *by)
+        view = table(parts if segments else whole, *(column(each) for each in (*keys, "began_at", what)))
+        return counted(view, keys, add(view.c[what]).label(what))
 
     work = view_of("measured_work", "segment", "what", "minutes")
     minutes = (func.count(work.c.minutes).label("told"), func.sum(work.c.minutes).label("minutes"))
