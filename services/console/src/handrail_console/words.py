@@ -33,6 +33,11 @@ def span(ms: int) -> str:
     return f"{hours} h" if hours < 48 else f"{hours // 24} days"
 
 
+def within(ms: int | None) -> str:
+    """A span, or that not so many are over yet (None)."""
+    return "not yet" if ms is None else span(ms)
+
+
 def count(n: int, one: str, many: str = "") -> str:
     """`1 attempt`, `3 attempts`."""
     return f"{n} {one if n == 1 else many or one + 's'}"

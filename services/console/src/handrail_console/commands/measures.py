@@ -13,7 +13,7 @@ from handrail_console.commands.room import JsonOption, print_json, room, say, sh
 from handrail_console.measures import Measures, measure
 from handrail_console.purpose import STANDINGS
 from handrail_console.upkeep import Upkeep, Work
-from handrail_console.words import amount, count, percent, span
+from handrail_console.words import amount, count, percent, span, within
 
 
 class Part(StrEnum):
@@ -137,7 +137,7 @@ def _half_and_most(took: Collection[int | None]) -> str | None:
     if not took:
         return None
     half, most = quantile(took, 50), quantile(took, 95)
-    return f"{'not yet' if half is None else span(half)} ({'not yet' if most is None else span(most)})"
+    return f"{within(half)} ({within(most)})"
 
 
 def _in_brackets(part: float | None) -> str:

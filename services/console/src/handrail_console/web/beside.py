@@ -9,7 +9,7 @@ from handrail_console.measures import Measures
 from handrail_console.purpose import Amounts, Times
 from handrail_console.upkeep import Upkeep, Work
 from handrail_console.web.health import Figure, number
-from handrail_console.words import amount, span
+from handrail_console.words import amount, span, within
 
 
 def purpose(measures: Measures, now: int) -> Sequence[Figure]:
@@ -28,7 +28,7 @@ def people(measures: Measures) -> Sequence[Figure]:
 
 def _time(name: str, one: Times, now: int) -> Figure:
     half, most = quantile(one.took, 50), quantile(one.took, 95)
-    details = [f"95 %: {'not yet' if most is None else span(most)}"] if one.took else []
+    details = [f"95 %: {within(most)}"] if one.took else []
     if one.promised:
         details.append(f"{one.kept:,} of {one.promised:,} in time")
     if one.oldest_open_since is not None:
@@ -37,7 +37,7 @@ def _time(name: str, one: Times, now: int) -> Figure:
         details.append(f"{one.given_up:,} given up")
     if one.not_wanted:
         details.append(f"{one.not_wanted:,} ended without")
-    value = "–" if not one.took else "not yet" if half is None else span(half)
+    value = "–" if not one.took else within(half)
     return Figure(name, value, "; ".join(details))
 
 
@@ -58,7 +58,7 @@ def _waiting(upkeep: Upkeep) -> Sequence[Figure]:
     for owner, took in sorted(upkeep.waited.items()):
         half, still_open = quantile(took, 50), sum(one is None for one in took)
         detail = number(len(took), "task") + (f", {still_open:,} open" if still_open else "")
-        found.append(Figure(f"Waited for {owner}", "not yet" if half is None else span(half), detail))
+        found.append(Figure(f"Waited for {owner}", within(half), detail))
     return found
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from handrail_console.arithmetic import quantile, share
 from handrail_console.measures import FINISHED, Measures
 from handrail_console.web.chart import Chart, trend
-from handrail_console.words import count, percent, span
+from handrail_console.words import count, percent, span, within
 
 
 class Verdict(StrEnum):
@@ -119,10 +119,10 @@ def _recovery(measures: Measures, now: int) -> Figure:
     if not measures.recovery:
         return Figure(name, "–", "nothing to recover from")
     half, most = quantile(measures.recovery, 50), quantile(measures.recovery, 95)
-    details = [f"95 %: {'not yet' if most is None else span(most)}"]
+    details = [f"95 %: {within(most)}"]
     if measures.oldest_open_at is not None:
         details.append(f"{measures.still_open:,} open, for {span(now - measures.oldest_open_at)}")
-    return Figure(name, "not yet" if half is None else span(half), "; ".join(details))
+    return Figure(name, within(half), "; ".join(details))
 
 
 def _duplicates(measures: Measures) -> Figure:
