@@ -197,6 +197,10 @@ class CrashWorld:
             consumer.close()
         return sorted(records, key=lambda record: (record.partition, record.offset))
 
+    def places(self, topic: str) -> set[tuple[int, int]]:
+        """Where its committed records stand. Once seen, only compaction takes one away; how many there are may grow."""
+        return {(record.partition, record.offset) for record in self.read(topic)}
+
     def produced(self) -> dict[str, list[int]]:
         """The revisions in the output, by key, in their order."""
         sent: dict[str, list[int]] = defaultdict(list)

@@ -238,10 +238,10 @@ def test_after_kafka_has_compacted_its_state_a_lost_disk_is_restored_to_what_was
         wait("all input handled", world.caught_up)
     wait("nothing waits any more", lambda: sum(map(len, world.produced().values())) == 180)
     assert world.flag.exists(), "one has waited: rows were deleted, too"
-    written = len(world.read(f"{world.stage}.state"))
+    written = world.places(f"{world.stage}.state")
     world.publish(20)  # what is written last stays in the newest segment, which is never compacted
     wait("all input handled", world.caught_up)
-    wait("Kafka has compacted", lambda: len(world.read(f"{world.stage}.state")) < written)
+    wait("Kafka has compacted", lambda: not written <= world.places(f"{world.stage}.state"))
     stop(process)
     before = world.tables()
     world.forget_local_state()
@@ -249,7 +249,7 @@ def test_after_kafka_has_compacted_its_state_a_lost_disk_is_restored_to_what_was
     again = world.start()
     wait("all input handled", world.caught_up)
     stop(again)
-    assert said(again, "restored")[0]["records"] < written
+    assert said(again, "restored")[0]["records"] > 0
     assert world.tables() == before
     world.check()
 
