@@ -1,6 +1,6 @@
 """How many transitions a second the ledger takes: decoded, projected and committed in batches, with their positions.
 
-    .venv/bin/python benchmarks/ledger.py [--runs 20000] [--batch 5000] [--ledger postgresql+psycopg://…]
+    .venv/bin/python benchmarks/ledger.py [--runs 20000] [--batch 10000] [--ledger postgresql+psycopg://…]
 
 Runs of four transitions each, as order-to-invoice makes them, in an order in which many runs are under way at once. The
 records are made before the clock starts, so Kafka is not in the figure. CPU is this process's own; where the machine has
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from handrail.contracts import Contracts
 from handrail.identity import run_id
-from handrail_console.ledger import Ledger
+from handrail_console.ledger import BATCH, Ledger
 from handrail_console.projection import PROJECTIONS, Record
 from rich.console import Console
 from rich.progress import track
@@ -36,7 +36,7 @@ def main() -> None:
     """Make the records, apply them, print the figures."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--runs", type=int, default=20_000)
-    arguments.add_argument("--batch", type=int, default=5_000)
+    arguments.add_argument("--batch", type=int, default=BATCH)
     arguments.add_argument("--ledger")
     given = arguments.parse_args()
     contracts = Contracts.load(PROJECT / "contracts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from itertools import pairwise
@@ -13,6 +14,7 @@ from handrail_console import schema
 from handrail_console.database import Place
 from handrail_console.ledger import Ledger
 from handrail_console.queries import LetterFilter, Queries
+from handrail_console.writing import as_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import column, select, table
@@ -234,6 +236,38 @@ def test_text_that_postgresql_can_not_hold_is_kept_readable(ledger: Ledger, quer
     ledger.apply([records.transition(1, "failed", "outcome", reason="a\0b", dedupe={"order_id": "7\0"})])
     [run] = queries.runs()
     assert (run["reason"], run["dedupe"]) == ("a\\x00b", {"order_id": "7\0"})
+
+
+def test_keys_that_postgresql_can_not_hold_are_forgotten_as_they_were_kept(
+    ledger: Ledger, queries: Queries, records: Any
+) -> None:
+    ledger.apply([records.task(task="a\0b")])
+    assert [task["task"] for task in queries.tasks()] == ["a\\x00b"]
+    ledger.apply([records.raw("tasks", "a\0b", None)])
+    assert queries.tasks() == []
+
+
+def test_what_is_null_again_in_a_later_transition_is_null_in_its_run(
+    ledger: Ledger, queries: Queries, records: Any
+) -> None:
+    ledger.apply(
+        [records.transition(1, "failed", "outcome", step="invoice", failure_class="transient", reason="a 503")]
+    )
+    ledger.apply([records.transition(2, "decided", "replay")])
+    [run] = queries.runs()
+    assert [run[name] for name in ("state", "step", "failure_class", "reason")] == ["decided", None, None, None]
+
+
+def test_a_repeated_transition_is_counted_whatever_else_it_tells(ledger: Ledger, records: Any) -> None:
+    ledger.apply([records.transition(1, "acting", "next", step="invoice"), records.transition(1, "acting", "next")])
+    ledger.apply([records.transition(1, "acting", "next", reason="another", actor="ann")])
+    [transition] = dump(ledger.place)["transitions"]
+    assert transition["repeats"] == 2
+
+
+@given(st.dictionaries(st.text(), st.text(), max_size=4))
+def test_a_mapping_is_kept_as_json_with_sorted_names(value: dict[str, str]) -> None:
+    assert as_json(value) == json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def test_a_business_key_of_any_length_is_found(ledger: Ledger, queries: Queries, records: Any) -> None:

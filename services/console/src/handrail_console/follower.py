@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 import structlog
 from handrail.errors import Unreachable
 
-from handrail_console.ledger import Ledger, Positions, Rebuilt
+from handrail_console.ledger import BATCH, Ledger, Positions, Rebuilt
 from handrail_console.source import Read, Source
 
-BATCH = 5_000
 READ_S = 0.5
 CHECK_S = 10.0
 BEAT_S = 5.0

@@ -22,6 +22,8 @@ from handrail_console.migrate import current, migrate, require_current
 from handrail_console.projection import Change, Record, project
 from handrail_console.writing import Writing
 
+BATCH = 10_000
+"""So many records for one transaction: when there is much to catch up with, most runs are in it with all they did."""
 Where = tuple[str, int]
 """A topic and a partition of it."""
 Positions = Mapping[Where, int]

@@ -60,7 +60,7 @@ def project(contracts: Contracts, record: Record) -> list[Change]:
         if projection.forgets is None or record.key is None:
             return [_unreadable(record, "it has no value")]
         table, key = projection.forgets
-        return [Change(table, {key: _storable(record.key.decode(errors="replace"))}, forget=True)]
+        return [Change(table, {key: record.key.decode(errors="replace")}, forget=True)]
     try:
         contract, value = contracts.decode(record.value)
         changes = projection.contracts.get(contract.name)
@@ -70,29 +70,17 @@ def project(contracts: Contracts, record: Record) -> list[Change]:
             raise ContractBroken(f"{contract.name} came where {' or '.join(projection.contracts)} is expected")
     except Failure as error:
         return [_unreadable(record, str(error))]
-    if "\0" in "".join([one for one in value.values() if type(one) is str]):
-        value = {name: _storable(one) for name, one in value.items()}
     return changes(value, record)
 
 
-def _storable(value: Any) -> Any:
-    """PostgreSQL's text can't hold U+0000."""
-    return value.replace("\0", "\\x00") if type(value) is str and "\0" in value else value
-
-
 def _unreadable(record: Record, why: str) -> Change:
-    return Change("unreadable", {**record._asdict(), "why": _storable(why)})
+    return Change("unreadable", {**record._asdict(), "why": why})
 
 
 def _transition(value: Row, record: Record) -> list[Change]:
     value["partition"] = record.partition
     value["offset"] = record.offset
-    changes = [Change("transitions", value)]
-    if outcomes := value.get("outcomes"):  # in the first transition only
-        changes += [
-            Change("run_outcomes", {**one, "run": value["run"], "unit": _storable(one["unit"])}) for one in outcomes
-        ]
-    return changes
+    return [Change("transitions", value)]
 
 
 def _task(value: Row, _: Record) -> list[Change]:
@@ -108,7 +96,7 @@ def _letter(value: Row, _: Record) -> list[Change]:
         "contract": _broken(value),
         "problem": _problem(value["field"], value["message"]),
     }
-    value["headers"] = _storable(json.dumps(headers, ensure_ascii=False))
+    value["headers"] = json.dumps(headers, ensure_ascii=False)
     return [Change("dead_letters", value), Change("failures", failure)]
 
 
@@ -162,7 +150,7 @@ def _counts(value: Row, record: Record) -> list[Change]:
         "flow": value["flow"] or flow_of(value["stage"]),
         "at": value["at"],
     }
-    rows = [{**told, "name": _storable(name), "count": count} for name, count in value["counts"].items()]
+    rows = [{**told, "name": name, "count": count} for name, count in value["counts"].items()]
     return [Change("stage_counts", row) for row in rows]
 
 

@@ -19,10 +19,9 @@ from sqlalchemy import Connection, Delete, MetaData, Table, and_, delete, false,
 
 from handrail_console import schema
 from handrail_console.database import Place, told
-from handrail_console.ledger import Ledger, Positions
+from handrail_console.ledger import BATCH, Ledger, Positions
 from handrail_console.source import Source
 
-BATCH = 5_000
 READ_S = 0.5
 _ASIDE = "aside"
 _LOCK = 0x48524C48

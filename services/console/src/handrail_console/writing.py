@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
+from json.encoder import encode_basestring
 from operator import itemgetter
+from types import NoneType
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Table, bindparam, case, delete, func, literal_column, or_
@@ -18,22 +20,54 @@ from handrail_console import schema
 from handrail_console.projection import Change, Row
 
 Insert = SqliteInsert | PostgresqlInsert
-_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
 
 class Statement:
     """One statement, compiled once. SQLAlchemy's own way through `execute` costs twice as much as all the rest of a row."""
 
-    def __init__(self, statement: Any, dialect: Dialect) -> None:
-        compiled = statement.compile(dialect=dialect)
+    def __init__(self, statement: Any, dialect: Dialect, columns: Sequence[str] | None = None) -> None:
+        """An insert fills `columns`, or all."""
+        compiled = statement.compile(dialect=dialect, column_keys=columns)
         self._sql = str(compiled)
         names = list(compiled.positiontup)
         self._values: Callable[[Row], Any] = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
 
     def run(self, connection: Connection, rows: list[Row]) -> None:
         """For each row, in order. Rows may have more than is asked for."""
-        if rows:
-            connection.exec_driver_sql(self._sql, [self._values(row) for row in rows])
+        values = list(map(self._values, rows))
+        if "\0" in "".join([one for row in values for one in row if type(one) is str]):
+            values = [tuple(map(_storable, row)) for row in values]
+        connection.exec_driver_sql(self._sql, values)
+
+
+class Insertion:
+    """Rows of one table, in any order. What is null in a row is left out of its statement.
+
+    For each null that it binds sqlite3 goes through its adapters, which takes longer than to bind a text.
+    """
+
+    def __init__(self, insert: Insert, dialect: Dialect) -> None:
+        self._insert = insert
+        self._dialect = dialect
+        columns = [column for column in insert.table.columns if column.server_default is None]
+        self._always = [column.name for column in columns if not column.nullable]
+        self._perhaps = [column.name for column in columns if column.nullable]
+        self._told = itemgetter(*self._perhaps)
+        self._statements: dict[tuple[type, ...], Statement] = {}
+
+    def run(self, connection: Connection, rows: list[Row]) -> None:
+        """Each row, which may have more than there are columns."""
+        alike: dict[tuple[type, ...], list[Row]] = defaultdict(list)
+        for row, told in zip(rows, map(self._told, rows), strict=True):
+            alike[tuple(map(type, told))].append(row)
+        for types, some in alike.items():
+            self._statement(types).run(connection, some)
+
+    def _statement(self, types: tuple[type, ...]) -> Statement:
+        if types not in self._statements:
+            told = [name for name, kind in zip(self._perhaps, types, strict=True) if kind is not NoneType]
+            self._statements[types] = Statement(self._insert, self._dialect, [*self._always, *told])
+        return self._statements[types]
 
 
 class Writing:
@@ -44,11 +78,13 @@ class Writing:
         dialect = sqlite.dialect() if lite else psycopg_dialect(paramstyle="format")  # type: ignore[no-untyped-call]
         self._insert: Callable[[Table], Insert] = sqlite.insert if lite else postgresql.insert
         self._least = func.min if lite else func.least
-        inserts: Mapping[str, Any] = {
+        many: Mapping[str, Insert] = {
             "transitions": self._transitions(),
             "runs": self._runs(),
-            "run_segments": self._insert(schema.RUN_SEGMENTS).on_conflict_do_nothing(),
             "run_outcomes": self._insert(schema.RUN_OUTCOMES).on_conflict_do_nothing(),
+        }
+        inserts: Mapping[str, Insert] = {
+            "run_segments": self._insert(schema.RUN_SEGMENTS).on_conflict_do_nothing(),
             "tasks": self._newest(schema.TASKS, keep=("opened_at", "run", "flow", "version", "route", "step", "kind")),
             "dead_letters": self._newest(schema.DEAD_LETTERS, by="generation"),
             "letter_states": self._newest(schema.LETTER_STATES, by="generation"),
@@ -61,7 +97,10 @@ class Writing:
             "unreadable": self._insert(schema.UNREADABLE).on_conflict_do_nothing(),
             "positions": self._newest(schema.POSITIONS),
         }
-        self._puts = {name: Statement(insert, dialect) for name, insert in inserts.items()}
+        self._puts: Mapping[str, Statement | Insertion] = {
+            **{name: Insertion(insert, dialect) for name, insert in many.items()},
+            **{name: Statement(insert, dialect) for name, insert in inserts.items()},
+        }
         self._forgets = {
             table.name: Statement(
                 delete(table).where(*(column == bindparam(column.name) for column in table.primary_key)), dialect
@@ -71,29 +110,33 @@ class Writing:
 
     def put(self, connection: Connection, table: str, rows: list[Row]) -> None:
         """Insert rows, or let them move what is there, one after the other."""
-        self._puts[table].run(connection, rows)
+        if rows:
+            self._puts[table].run(connection, rows)
 
     def write(self, connection: Connection, changes: Iterable[Change]) -> None:
         """The changes of a batch. Those of one table keep their order; tables don't depend on each other."""
-        by_table: dict[str, list[Change]] = {}
+        by_table: dict[str, list[Change]] = defaultdict(list)
         for change in changes:
-            by_table.setdefault(change.table, []).append(change)
+            by_table[change.table].append(change)
+        if transitions := by_table.get("transitions"):
+            runs = folded([change.row for change in transitions])
+            self.put(connection, "runs", runs)
+            self.put(connection, "run_segments", [each for run in runs for each in _segments(run)])
+            self.put(connection, "run_outcomes", [each for run in runs for each in _outcomes(run)])
         for table, some in by_table.items():
+            if table not in self._forgets:
+                self.put(connection, table, [change.row for change in some])
+                continue
             for forget, group in groupby(some, lambda change: change.forget):
                 rows = [change.row for change in group]
                 if forget:
                     self._forgets[table].run(connection, rows)
                 else:
                     self.put(connection, table, rows)
-                if table == "transitions":
-                    runs = folded(rows)
-                    self.put(connection, "runs", runs)
-                    self.put(connection, "run_segments", [each for run in runs for each in _segments(run)])
 
     def _transitions(self) -> Insert:
         """The same sequence at another offset should never be: it is counted, so that a broken build can be seen."""
-        table = schema.TRANSITIONS
-        statement = self._insert(table).values({c.name: bindparam(c.name) for c in table.c if c.name != "repeats"})
+        table, statement = schema.TRANSITIONS, self._insert(schema.TRANSITIONS)
         new = statement.excluded
         return statement.on_conflict_do_update(
             index_elements=list(table.primary_key),
@@ -142,25 +185,35 @@ def folded(transitions: list[Row]) -> list[Row]:
         run["started_at"] = min(run["started_at"], one["at"])
         run["trace"] = run["trace"] or one["trace"]
         run["dedupe"] = run["dedupe"] or one["dedupe"]
-        if segments := one.get("segments"):
-            run["segments"] = run.get("segments") or segments
+        run["segments"] = run.get("segments") or one.get("segments")
+        run["outcomes"] = run.get("outcomes") or one.get("outcomes")
         if one["sequence"] > run["sequence"]:
             run |= {name: one[name] for name in ("sequence", "state", "step", "failure_class", "reason")}
             run["updated_at"] = one["at"]
     for run in runs.values():
         run["told"] = run.get("segments") or {}
-        run["dedupe"] = _json(run["dedupe"])
-        run["segments"] = _json(run["told"])
+        run["dedupe"] = as_json(run["dedupe"])
+        run["segments"] = as_json(run["told"])
     return list(runs.values())
 
 
 def _segments(run: Row) -> list[Row]:
-    return [{"run": run["run"], "name": _plain(name), "value": _plain(value)} for name, value in run["told"].items()]
+    return [{"run": run["run"], "name": name, "value": value} for name, value in run["told"].items()]
 
 
-def _json(value: Mapping[str, str]) -> str:
-    return _encode(value) if value else "{}"
+def _outcomes(run: Row) -> list[Row]:
+    return [{**outcome, "run": run["run"]} for outcome in run.get("outcomes") or ()]
 
 
-def _plain(text: str) -> str:
-    return text.replace("\0", "\\x00")
+def as_json(value: Mapping[str, str]) -> str:
+    """As `json.dumps(value, ensure_ascii=False, sort_keys=True)` has it, which makes an encoder each time."""
+    return (
+        "{"
+        + ", ".join([f"{encode_basestring(name)}: {encode_basestring(value[name])}" for name in sorted(value)])
+        + "}"
+    )
+
+
+def _storable(value: Any) -> Any:
+    """PostgreSQL's text can't hold U+0000."""
+    return value.replace("\0", "\\x00") if type(value) is str else value
