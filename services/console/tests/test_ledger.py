@@ -265,6 +265,20 @@ def test_a_repeated_transition_is_counted_whatever_else_it_tells(ledger: Ledger,
     assert transition["repeats"] == 2
 
 
+def test_of_two_transitions_with_one_number_the_first_is_kept_whatever_they_tell(ledger: Ledger, records: Any) -> None:
+    ledger.apply(
+        [
+            records.transition(1, "prepared", "prepared"),
+            records.transition(2, "acting", "next", step="invoice"),
+            records.transition(2, "acting", "again"),
+        ]
+    )
+    assert [(each["event"], each["repeats"]) for each in dump(ledger.place)["transitions"]] == [
+        ("prepared", 0),
+        ("next", 1),
+    ]
+
+
 @given(st.dictionaries(st.text(), st.text(), max_size=4))
 def test_a_mapping_is_kept_as_json_with_sorted_names(value: dict[str, str]) -> None:
     assert as_json(value) == json.dumps(value, ensure_ascii=False, sort_keys=True)

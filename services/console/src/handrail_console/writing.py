@@ -20,6 +20,9 @@ from handrail_console import schema
 from handrail_console.projection import Change, Row
 
 Insert = SqliteInsert | PostgresqlInsert
+Shape = tuple[type, ...]
+"""What the columns of a row are that may be null."""
+Shaped = tuple[Shape, Row]
 
 
 class Statement:
@@ -41,7 +44,7 @@ class Statement:
 
 
 class Insertion:
-    """Rows of one table, in any order. What is null in a row is left out of its statement.
+    """Rows for one table. What is null in a row is left out of its statement.
 
     For each null that it binds sqlite3 goes through its adapters, which takes longer than to bind a text.
     """
@@ -53,21 +56,28 @@ class Insertion:
         self._always = [column.name for column in columns if not column.nullable]
         self._perhaps = [column.name for column in columns if column.nullable]
         self._told = itemgetter(*self._perhaps)
-        self._statements: dict[tuple[type, ...], Statement] = {}
+        self._key = itemgetter(*(column.name for column in insert.table.primary_key))
+        self._statements: dict[Shape, Statement] = {}
 
     def run(self, connection: Connection, rows: list[Row]) -> None:
-        """Each row, which may have more than there are columns."""
-        alike: dict[tuple[type, ...], list[Row]] = defaultdict(list)
-        for row, told in zip(rows, map(self._told, rows), strict=True):
-            alike[tuple(map(type, told))].append(row)
-        for types, some in alike.items():
-            self._statement(types).run(connection, some)
+        """Each row, which may have more than there are columns; those of one key in their order."""
+        shaped = zip([tuple(map(type, told)) for told in map(self._told, rows)], rows, strict=True)
+        is_free = len(set(map(self._key, rows))) == len(rows)
+        for types, some in _gathered(shaped) if is_free else groupby(shaped, itemgetter(0)):
+            self._statement(types).run(connection, [row for _, row in some])
 
-    def _statement(self, types: tuple[type, ...]) -> Statement:
+    def _statement(self, types: Shape) -> Statement:
         if types not in self._statements:
             told = [name for name, kind in zip(self._perhaps, types, strict=True) if kind is not NoneType]
             self._statements[types] = Statement(self._insert, self._dialect, [*self._always, *told])
         return self._statements[types]
+
+
+def _gathered(shaped: Iterable[Shaped]) -> Iterable[tuple[Shape, list[Shaped]]]:
+    found: dict[Shape, list[Shaped]] = defaultdict(list)
+    for each in shaped:
+        found[each[0]].append(each)
+    return found.items()
 
 
 class Writing:
@@ -109,7 +119,7 @@ class Writing:
         }
 
     def put(self, connection: Connection, table: str, rows: list[Row]) -> None:
-        """Insert rows, or let them move what is there, one after the other."""
+        """Insert rows, or let them move what is there; those of one key in their order."""
         if rows:
             self._puts[table].run(connection, rows)
 
