@@ -158,5 +158,8 @@ def test_a_run_that_jaeger_does_not_know_ends_with_1_and_a_jaeger_that_is_away_w
 
 
 def test_status_shows_jaeger_beside_the_services(eyes: Company) -> None:
-    told_ = eyes.told("status")
-    assert told_["health"]["jaeger"] == f"answers at {eyes.traces.page}"
+    deadline = time.monotonic() + 30  # each process has two seconds to answer, which on a busy machine is too short
+    while (told := json.loads(eyes.handrail("status", "--json").stdout))["health"].get("jaeger") != (
+        f"answers at {eyes.traces.page}"
+    ):
+        assert time.monotonic() < deadline, told

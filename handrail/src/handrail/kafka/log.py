@@ -373,6 +373,11 @@ class KafkaLog:
             self._lost_connection = True
 
     def close(self) -> None:
+        """Leave without a word to the group: a static member may be back soon."""
+        # An assignment that waits to be told is taken now: within the consumer's own close that may never end
+        # (librdkafka #4884).
+        with contextlib.suppress(KafkaException, RuntimeError):
+            self._consumer.poll(0)
         self._consumer.close()
         self._producer = None
 
