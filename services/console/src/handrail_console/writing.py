@@ -124,7 +124,7 @@ class Writing:
             self._puts[table].run(connection, rows)
 
     def write(self, connection: Connection, changes: Iterable[Change]) -> None:
-        """The changes of a batch. Those of one table keep their order; tables don't depend on each other."""
+        """The changes of a batch. Those of one key in a table keep their order; tables don't depend on each other."""
         by_table: dict[str, list[Change]] = defaultdict(list)
         for change in changes:
             by_table[change.table].append(change)
