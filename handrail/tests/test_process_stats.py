@@ -50,7 +50,7 @@ def test_without_kafka_it_forgets_and_nobody_waits() -> None:
     assert settings["queue.buffering.max.messages"] == 1_000
     clock = ManualClock()
     me = this_process("action", clock)
-    reporter = Reporter("127.0.0.1:1", "stats", 4, CONTRACTS, me, lambda: [VITALS] * 600, clock, every_s=0.01)
+    reporter = Reporter("127.0.0.1:1", CONTRACTS, me, lambda: [VITALS] * 600, clock, every_s=0.01)
     for _ in range(3):
         reporter.report()  # 1,800 records into room for a thousand: the rest is dropped, nothing is raised
     reporter.start()

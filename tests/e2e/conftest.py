@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from handrail.contracts import Contracts
-from handrail.errors import ConfigError
+from handrail.errors import ConfigError, HandrailError
 from handrail.identity import partition_for, run_id
 from handrail.kafka.publishing import Acknowledged, publish_records, publisher, require_topic
 from handrail.local.jaeger import Jaeger, Ports
@@ -390,11 +390,30 @@ def company_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Abstra
     return lambda *given: started(tmp_path_factory.mktemp("another"), *given)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Where the real Jaeger has to be built, that begins at once and takes what the other tests leave of the machine."""
+    asks = any("jaeger" in getattr(item, "fixturenames", ()) for item in session.items)
+    if not asks or session.config.option.collectonly:
+        return
+
+    def build() -> None:
+        with suppress(HandrailError, OSError):  # the fixture below meets it again, and tells it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # in Linux of this thread and what it starts
+            find_jaeger()
+
+    threading.Thread(target=build, name="building-jaeger", daemon=True).start()
+
+
+def find_jaeger() -> Jaeger:
+    """Found, fetched or built; it may take minutes. One that is being built meanwhile is waited for."""
+    return Jaeger.find(os.environ, Ports(0, 0, 0), lambda text: print(text))  # noqa: T201
+
+
 @pytest.fixture(scope="session")
 def jaeger() -> Jaeger:
-    """A real Jaeger, to be run on ports of its own. Where it has to be built from its Go module, that takes minutes."""
+    """A real Jaeger, to be run on ports of its own."""
     try:
-        found = Jaeger.find(os.environ, Ports(0, 0, 0), lambda text: print(text))  # noqa: T201
+        found = find_jaeger()
         return replace(found, ports=Ports(free_port(), free_port(), free_port()))  # only now: building takes minutes
     except ConfigError as error:
         pytest.skip(f"no Jaeger: {error}")

@@ -1,4 +1,7 @@
-"""A fault of an outside system reaches people by webhook and by mail, and so does its end; a killed monitor goes on."""
+"""A fault of an outside system reaches people by webhook and by mail, and so does its end; a killed monitor goes on.
+
+Monitor and console tell of each other's silence.
+"""
 
 from __future__ import annotations
 
@@ -103,8 +106,15 @@ def test_a_fault_of_billing_is_told_within_15_s_and_so_is_its_end(watched: Watch
 
 
 @pytest.mark.timeout(300)
-def test_a_monitor_that_is_stopped_is_noticed(watched: Watched) -> None:
+def test_a_console_that_is_stopped_is_told_and_a_monitor_that_is_stopped_is_noticed(watched: Watched) -> None:
     watched.heard()
+    watched.company.stack.stop_service("console")
+    silent = "process-silent: console"
+    chat = watched.webhook.wait(lambda one: one["text"].startswith("CRITICAL") and silent in one["text"], 40)
+    assert "What happened: console has said nothing " in chat["attachments"][0]["text"]
+    watched.company.stack.start_service("console")
+    watched.webhook.wait(lambda one: one["text"].startswith("over after") and silent in one["text"], 40)
+
     watched.company.stack.stop_service("monitor")
     until = time.monotonic() + 60
     while (ended := watched.company.handrail("alerts")).returncode == 0:

@@ -1,4 +1,4 @@
-"""What a process says of its stages on the topic `stats`, once a second: the contract, and how vitals become it. Pure."""
+"""What a process says of its stages, once a second: the topic, the contract, and how vitals become it. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from handrail.vitals import Vitals
 
+TOPIC = "stats"
 CONTRACT = "handrail/process-stats.v1"
 
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import FrameType
 
@@ -31,6 +32,7 @@ from handrail.kafka.reporting import reporting
 from handrail.kafka.settings import RESTORE_DEADLINE_S, TRANSACTION_TIMEOUT_S
 from handrail.kafka.topics_file import TopicsFile
 from handrail.metrics import StageMetrics
+from handrail.process_stats import TOPIC as STATS
 from handrail.settings import Settings
 from handrail.spec import Spec, Worker
 from handrail.stage import Stage, private_topics
@@ -39,8 +41,6 @@ from handrail.telemetry import Telemetry
 from handrail.vitals import Vitals
 
 OK, FAILED, MISCONFIGURED, FENCED, HUNG = 0, 1, 2, 3, 70
-STATS = "stats"
-"""The topic of counters; a deployment of a few stages alone may be without it."""
 _END_S = 2.0 * TRANSACTION_TIMEOUT_S
 _SLOW_PHASES = {"new": RESTORE_DEADLINE_S, "restore": RESTORE_DEADLINE_S * 1.5, "rewind": RESTORE_DEADLINE_S * 1.5}
 
@@ -135,12 +135,11 @@ def host(plans: Sequence[Plan], ground: Ground, stop: threading.Event) -> int:
     for runner in runners:
         spec = runner.plan.spec
         require_consistent(ground.topics, spec.inbox, private_topics(spec.name))
-    settings, told = ground.settings, ground.topics.get(STATS)
+    settings = ground.settings
+    told = STATS in ground.topics  # a deployment of a few stages alone may be without it
     with (
         listening(settings.http, vitals, metrics.registry),
-        reporting(
-            settings.bootstrap, STATS, told.partitions if told else None, ground.contracts, ground.service, vitals
-        ),
+        reporting(settings.bootstrap, ground.contracts, ground.service, vitals) if told else nullcontext(),
     ):
         for runner in runners:
             runner.thread.start()

@@ -80,6 +80,32 @@ async def test_it_tells_how_much_is_to_come_and_then_that_kafka_is_away(ledger: 
     assert "handrail_ledger_looked_timestamp_seconds" in metrics
 
 
+async def test_what_is_not_in_the_ledger_yet_is_to_come_however_long_its_database_takes(records: Any) -> None:
+    seen: list[Seen] = []
+
+    class Database:
+        """Takes what it is given, and looks at what is told meanwhile."""
+
+        def apply(self, *_: object) -> int:
+            seen.append(follower.seen)
+            return 2
+
+    class One:
+        async def read(self, *_: object) -> Read:
+            some = [records.transition(number, "acting", "next") for number in (1, 2)]
+            return Read(some, {("runs", 0): 7, ("tasks", 0): 2}, {("runs", 0): 10, ("tasks", 0): 2})
+
+    follower: Any = Follower(Database(), None)  # type: ignore[arg-type]
+    for _ in range(2):
+        await follower.step(One())
+        seen.append(follower.seen)
+    assert [one.lag["runs"] for one in seen] == [5, 3, 5, 3]
+    assert [one.lag["tasks"] for one in seen] == [0, 0, 0, 0]
+    told = [figures.vitals(one, round((one.at or 0) * 1000)) for one in seen]
+    assert [sum(one.lag.values()) for one in told] == [5, 3, 5, 3]
+    assert [one.counters["consumed"] for one in told] == [0, 2, 2, 4]
+
+
 def test_it_is_ready_while_it_can_look_however_much_is_to_come() -> None:
     seen = Seen({"runs": 5_000, "tasks": 1}, at=NOW / 1000)
     told = readiness([figures.vitals(seen, NOW + 30_000)])

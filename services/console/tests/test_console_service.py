@@ -324,6 +324,38 @@ def test_a_ledger_that_is_up_with_the_topics_has_no_lag_and_is_made_anew_while_c
     assert "rebuilt" in events
 
 
+@pytest.mark.kafka
+def test_monitor_hears_once_a_second_how_much_it_has_taken_and_how_much_is_to_come(
+    broker: Any, path: Path, contracts: Contracts, settings_of: Callable[..., Settings]
+) -> None:
+    began = SystemClock().now()
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": str(uuid4())})
+    consumer.assign([TopicPartition("stats", 0, 0)])
+    said: list[dict[str, Any]] = []
+
+    def heard() -> bool:
+        message = consumer.poll(0.1)
+        if message is not None and message.key() == b"console":
+            contract, body = contracts.decode(message.value())
+            if contract.name == "handrail/process-stats.v1" and body["started_at"] >= began:
+                said.append(body)
+        # What it says is itself a record for it to take.
+        return len(said) > 1 and said[-1]["counters"].get("consumed", 0) > said[0]["counters"].get("consumed", 0)
+
+    with service(settings_of(path, broker.bootstrap)) as process:
+        try:
+            assert eventually(heard)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            consumer.close()
+        process.communicate(timeout=20)
+    assert {(one["service"], one["stage"], one["phase"], tuple(one["reasons"])) for one in said} == {
+        ("console", "console", "follow", ())
+    }
+    assert len({one["instance"] for one in said}) == 1
+    assert all(one["gauges"]["lag"] >= 0 for one in said)
+
+
 def sequences_of(path: Path, run: str) -> list[int]:
     queries = Queries.open(path)
     try:

@@ -28,7 +28,6 @@ def monitor(home: Path, **env: str) -> Iterator[subprocess.Popen[str]]:
         "HANDRAIL_CONTRACTS": str(ROOT / "contracts"),
         "HANDRAIL_FLOWS": str(ROOT / "flows"),
         "HANDRAIL_SYSTEMS": str(ROOT / "systems"),
-        "HANDRAIL_TOPICS": str(ROOT / "deploy" / "kafka" / "topics.yaml"),
     }
     with subprocess.Popen(
         [sys.executable, "-m", "handrail_monitor"],

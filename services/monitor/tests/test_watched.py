@@ -23,7 +23,8 @@ def test_the_flows_of_this_repository_are_watched(contracts: Contracts) -> None:
     assert flow.ingest == ("order-to-invoice.ingest.orders.order-accepted",)
     assert flow.systems == ("billing",)
     assert (ROOT / flow.runbook).is_file()
-    assert set(watched.expected) == {*flow.stages, "action.billing", "recovery.commands", "recovery.letters"}
+    shared = {"action.billing", "recovery.commands", "recovery.letters", "console"}
+    assert set(watched.expected) == {*flow.stages, *shared}
     assert set(watched.expected.values()) <= {one.name for one in SERVICES}
     assert watched.owner(None, "billing") == watched.owner(None, None) == "billing-ops@example.com"
     assert watched.owner(None, "crm") is None
@@ -34,6 +35,7 @@ def test_the_flows_of_this_repository_are_watched(contracts: Contracts) -> None:
     [
         ("action.billing", "action"),
         ("recovery.letters", "recovery"),
+        ("console", "console"),
         ("a-flow.ingest.orders.order-accepted", "ingest"),
         ("a-flow.transform", "transform"),
         ("a-flow.decision", "decision"),

@@ -16,8 +16,7 @@ from confluent_kafka import KafkaException, Producer
 
 from handrail.clock import Clock, SystemClock
 from handrail.contracts import Contracts
-from handrail.identity import partition_for
-from handrail.process_stats import CONTRACT, Process, body
+from handrail.process_stats import CONTRACT, TOPIC, Process, body
 from handrail.vitals import Vitals
 
 EVERY_S = 1.0
@@ -36,8 +35,6 @@ class Reporter(threading.Thread):
     def __init__(
         self,
         bootstrap: str,
-        topic: str,
-        partitions: int,
         contracts: Contracts,
         process: Process,
         vitals: Callable[[], Sequence[Vitals]],
@@ -45,8 +42,8 @@ class Reporter(threading.Thread):
         every_s: float = EVERY_S,
     ) -> None:
         super().__init__(name="reporter", daemon=True)
-        self._topic, self._partitions, self._contracts = topic, partitions, contracts
-        self._process, self._vitals, self._clock, self._every_s = process, vitals, clock, every_s
+        self._contracts, self._process, self._vitals = contracts, process, vitals
+        self._clock, self._every_s = clock, every_s
         self._ended = threading.Event()
         self._producer = Producer(producer(bootstrap, process.service))
 
@@ -63,9 +60,7 @@ class Reporter(threading.Thread):
         for one in self._vitals():
             value = self._contracts.encode(CONTRACT, body(self._process, one, self._clock.now()))
             with suppress(BufferError, KafkaException):
-                self._producer.produce(
-                    self._topic, value, one.stage.encode(), partition_for(one.stage, self._partitions)
-                )
+                self._producer.produce(TOPIC, value, one.stage.encode())
         self._producer.poll(0)
 
     def close(self) -> None:
@@ -76,19 +71,11 @@ class Reporter(threading.Thread):
 
 @contextmanager
 def reporting(
-    bootstrap: str,
-    topic: str,
-    partitions: int | None,
-    contracts: Contracts,
-    service: str,
-    vitals: Callable[[], Sequence[Vitals]],
+    bootstrap: str, contracts: Contracts, service: str, vitals: Callable[[], Sequence[Vitals]]
 ) -> Iterator[None]:
-    """Report while the block runs; not at all where `partitions` is None: there is no such topic."""
-    if partitions is None:
-        yield
-        return
+    """Report while the block runs."""
     clock = SystemClock()
-    reporter = Reporter(bootstrap, topic, partitions, contracts, this_process(service, clock), vitals, clock)
+    reporter = Reporter(bootstrap, contracts, this_process(service, clock), vitals, clock)
     reporter.start()
     try:
         yield
@@ -107,5 +94,6 @@ def producer(bootstrap: str, service: str) -> dict[str, str | int]:
         "linger.ms": 20,
         "reconnect.backoff.max.ms": 1_000,
         "compression.type": "lz4",
+        "partitioner": "murmur2_random",  # as Java's clients have it
         "log_level": 0,
     }

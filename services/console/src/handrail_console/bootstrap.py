@@ -15,8 +15,10 @@ from handrail.clock import SystemClock
 from handrail.contracts import Contracts
 from handrail.errors import ConfigError, Unreachable
 from handrail.health import listening
+from handrail.kafka.reporting import reporting
 from handrail.recovery.letter import LETTER_BYTES
 from handrail.settings import Settings
+from handrail.vitals import Vitals
 
 from handrail import logs
 from handrail_console import figures
@@ -43,11 +45,19 @@ def configure_logs() -> None:
 
 async def serve(settings: Settings) -> None:
     """Keep the ledger up with the topics until SIGTERM or SIGINT. Raises ConfigError."""
-    with Ledger(settings.ledger, Contracts.load(settings.contracts, max_bytes=LETTER_BYTES)) as ledger:
+    contracts, clock = Contracts.load(settings.contracts, max_bytes=LETTER_BYTES), SystemClock()
+    with Ledger(settings.ledger, contracts) as ledger:
         follower = Follower(ledger, partial(Source.open, settings.bootstrap))
-        clock = SystemClock()
         registry = figures.registry(lambda: follower.seen, clock)
-        with listening(settings.http, lambda: [figures.vitals(follower.seen, clock.now())], registry):
+
+        def vitals() -> list[Vitals]:
+            return [figures.vitals(follower.seen, clock.now())]
+
+        with (
+            listening(settings.http, vitals, registry),
+            # Before it has looked there may be no such topic, and a broker may make one of its own for whoever writes.
+            reporting(settings.bootstrap, contracts, figures.SERVICE, lambda: vitals() if follower.seen.at else []),
+        ):
             following = asyncio.create_task(follower.run())
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):

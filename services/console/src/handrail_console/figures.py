@@ -1,4 +1,4 @@
-"""What console says of itself to those who ask over HTTP: `/ready` in words, `/metrics` in numbers."""
+"""What console says of itself: `/ready` in words, `/metrics` in numbers, and to monitor by the topic `stats`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def vitals(seen: Seen, now: int) -> Vitals:
     """
     if seen.away is not None:
         return Vitals(SERVICE, "away", troubles=(seen.away,))
-    lag = {0: sum(seen.lag.values())}
     if seen.at is None:
-        return Vitals(SERVICE, "new", lag=lag)
+        return Vitals(SERVICE, "new")
+    lag, counters = {0: sum(seen.lag.values())}, {"consumed": seen.written}
     silent = now - seen.at * 1000
     if silent <= STUCK_MS:
-        return Vitals(SERVICE, "follow", lag=lag)
+        return Vitals(SERVICE, "follow", lag=lag, counters=counters)
     since = f"has not looked at the topics since {datetime.fromtimestamp(seen.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
     stuck = f"{since} ({silent / 1000:.0f} s): does the disk or the database of the ledger answer?"
-    return Vitals(SERVICE, "stuck", lag=lag, troubles=(stuck,))
+    return Vitals(SERVICE, "stuck", lag=lag, counters=counters, troubles=(stuck,))
 
 
 def registry(seen: Callable[[], Seen], clock: Clock) -> CollectorRegistry:

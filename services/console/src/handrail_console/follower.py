@@ -26,19 +26,26 @@ LONGEST_WAIT_S = 10.0
 class Seen:
     """How far it is: records to come by topic, as of the last look (`at`, s since the epoch; None: it has not looked yet).
 
-    `away` is why it can't look just now.
+    `written` counts the records that this process has taken into the ledger; `away` is why it can't look just now.
     """
 
     lag: Mapping[str, int] = field(default_factory=dict)
     at: float | None = None
     away: str | None = None
+    written: int = 0
 
-    @classmethod
-    def of(cls, read: Read) -> Seen:
-        lag: Counter[str] = Counter()
+    def looked(self, read: Read) -> Seen:
+        """After a look, and before what it gave is in the ledger: that is still to come."""
+        lag = Counter(record.topic for record in read.records)
         for where, end in read.highs.items():
             lag[where[0]] += max(0, end - read.reached.get(where, 0))
-        return cls(dict(lag), time.time())
+        return replace(self, lag=dict(lag), at=time.time())
+
+    def wrote(self, read: Read) -> Seen:
+        """When it is in the ledger."""
+        lag = Counter(self.lag)
+        lag.subtract(record.topic for record in read.records)
+        return replace(self, lag=dict(lag), written=self.written + len(read.records))
 
 
 class Follower:
@@ -95,12 +102,14 @@ class Follower:
     async def step(self, source: Source) -> int:
         """Read one batch and write it. Gives how many records were new."""
         read = await source.read(BATCH, READ_S)
-        self._seen = Seen.of(read)
+        self._seen = self._seen.looked(read)
         now = asyncio.get_running_loop().time()
         if not read.records and now - self._beat < BEAT_S:
             return 0
         self._beat = now
-        return self._ledger.apply(read.records, read.reached, read.highs)
+        new = self._ledger.apply(read.records, read.reached, read.highs)
+        self._seen = self._seen.wrote(read)
+        return new
 
     def _here(self, source: Source) -> None:
         self._away = None

@@ -17,7 +17,6 @@ from handrail.errors import ConfigError, HandrailError
 from handrail.flow import Flows
 from handrail.health import listening
 from handrail.kafka.reporting import Reporter, this_process
-from handrail.kafka.topics_file import TopicsFile
 from handrail.metrics import StageMetrics
 from handrail.recovery.letter import LETTER_BYTES
 from handrail.settings import Settings
@@ -29,7 +28,6 @@ from handrail_monitor.hearing import Heard, Hearing
 from handrail_monitor.limits import Limits
 from handrail_monitor.outlets import outlets_of
 from handrail_monitor.record import Recorder
-from handrail_monitor.restore import STATS
 from handrail_monitor.settings import Telling
 from handrail_monitor.watch import SERVICE, Watch
 from handrail_monitor.watched import Watched
@@ -47,7 +45,7 @@ class Monitor:
         limits, telling = Limits.from_env(env), Telling.from_env(env)
         contracts = Contracts.load(settings.contracts, max_bytes=LETTER_BYTES)
         watched = Watched.of(Flows.load(settings.flows, settings.systems, contracts), telling.link)
-        topics, clock = TopicsFile.load(settings.topics), SystemClock()
+        clock = SystemClock()
         me = this_process(SERVICE, clock)
         self._recorder = Recorder(settings.bootstrap, contracts)
         wanted = sorted({one.to for one in watched.flows.values() if one.to})
@@ -67,10 +65,7 @@ class Monitor:
             busy=lambda: self._said.put(self._watch.busy),
             failed=self._fail,
         )
-        partitions = topics.kinds[STATS].partitions or topics.partitions
-        self._reporter = Reporter(
-            settings.bootstrap, STATS, partitions, contracts, me, lambda: self._watch.vitals, clock
-        )
+        self._reporter = Reporter(settings.bootstrap, contracts, me, lambda: self._watch.vitals, clock)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until told to stop. Raises ConfigError, and another HandrailError when only a new process can go on."""

@@ -14,11 +14,12 @@ from typing import TypeVar
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from handrail.errors import ConfigError, Unreachable
 from handrail.kafka.settings import reader
+from handrail.process_stats import TOPIC
 
 from handrail_monitor.hearing import Raw
 
 GROUP = "monitor"
-STATS, ALERTS = "stats", "alerts"
+STATS, ALERTS = TOPIC, "alerts"
 STATES = ("dead-letters", "recovery.states", "systems")
 ASK_S = 10.0
 STANDS_S = 60.0

@@ -50,7 +50,7 @@ class Watched:
             expected |= {
                 stage: service_of(stage) for stage in (*watch.stages, *(f"action.{one}" for one in watch.systems))
             }
-        expected |= {"recovery.commands": "recovery", "recovery.letters": "recovery"}
+        expected |= {"recovery.commands": "recovery", "recovery.letters": "recovery", "console": "console"}
         return cls(found, expected, link)
 
     def flow_of(self, stage: str) -> FlowWatch | None:
