@@ -129,6 +129,29 @@ def test_what_is_sent_hangs_below_the_span_in_which_it_was_made(world: World) ->
     assert (span.attributes or {})["handrail.run"] == RUN.id
 
 
+def test_a_span_tells_its_message_by_the_messaging_conventions_also_of_a_retry(world: World) -> None:
+    stage = world.stage(Fails(1))
+    stage.send(TYPE, "6", VALUE, id="before", run=RUN, traceparent=UNSAMPLED)
+    stage.send(TYPE, "7", VALUE, id="a", run=RUN, traceparent=SAMPLED)
+    stage.drain()
+    let_retry(stage)
+    told = [dict(span.attributes or {}) for span in world.spans]
+    wanted = {
+        "messaging.system": "kafka",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "flow.transform",
+        "messaging.destination.partition.id": "0",
+        "messaging.consumer.group.name": "flow.transform",
+    }
+    assert all(one.items() >= wanted.items() for one in told)
+    assert [(one["messaging.message.id"], one["messaging.kafka.offset"]) for one in told] == [
+        ("before", 0),  # it failed, so its trace is kept
+        ("a", 1),
+        ("before", 0),
+    ]
+
+
 def test_of_an_unsampled_run_nothing_is_recorded_while_all_is_well(world: World) -> None:
     stage = world.stage(copy)
     stage.send(TYPE, "7", VALUE, id="a", run=RUN, traceparent=UNSAMPLED)

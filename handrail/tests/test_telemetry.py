@@ -236,11 +236,11 @@ def test_messaging_spans_follow_the_conventions(recorder: Recorder) -> None:
 
 
 def test_only_allowed_attributes_are_kept_and_long_texts_are_cut(recorder: Recorder) -> None:
-    given = {"customer_name": "Ada", "messaging.kafka.message.key": "o-1", names.STEP: "x" * 1_000}
+    given = {"customer_name": "Ada", "messaging.kafka.message.key": "o-1", names.CONTRACT: "x" * 1_000}
     note(recorder.telemetry, operation="call", attributes=given)
     assert dict(recorder.spans()[0].attributes or {}) == {
         names.STAGE: "order-to-invoice.decision",
-        names.STEP: "x" * 256,
+        names.CONTRACT: "x" * 256,
     }
 
 

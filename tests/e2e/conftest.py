@@ -399,21 +399,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     def build() -> None:
         with suppress(HandrailError, OSError):  # the fixture below meets it again, and tells it
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # in Linux of this thread and what it starts
-            find_jaeger()
+            Jaeger.find(os.environ, Ports(0, 0, 0), lambda _: None)  # what it says would be in other tests' output
 
     threading.Thread(target=build, name="building-jaeger", daemon=True).start()
 
 
-def find_jaeger() -> Jaeger:
-    """Found, fetched or built; it may take minutes. One that is being built meanwhile is waited for."""
-    return Jaeger.find(os.environ, Ports(0, 0, 0), lambda text: print(text))  # noqa: T201
-
-
 @pytest.fixture(scope="session")
 def jaeger() -> Jaeger:
-    """A real Jaeger, to be run on ports of its own."""
+    """A real Jaeger, to be run on ports of its own. One that is being built just now is waited for."""
     try:
-        found = find_jaeger()
+        found = Jaeger.find(os.environ, Ports(0, 0, 0), lambda text: print(text))  # noqa: T201
         return replace(found, ports=Ports(free_port(), free_port(), free_port()))  # only now: building takes minutes
     except ConfigError as error:
         pytest.skip(f"no Jaeger: {error}")

@@ -37,18 +37,13 @@ DESTINATION = "messaging.destination.name"
 PARTITION = "messaging.destination.partition.id"
 OFFSET = "messaging.kafka.offset"
 MESSAGE_ID = "messaging.message.id"
-BODY_SIZE = "messaging.message.body.size"
 GROUP = "messaging.consumer.group.name"
 STAGE = "handrail.stage"
 FLOW = "handrail.flow"
 FLOW_VERSION = "handrail.flow.version"
 RUN = "handrail.run"
-STEP = "handrail.step"
-REVISION = "handrail.revision"
 ATTEMPT = "handrail.attempt"
 REPLAY = "handrail.replay"
-STATE = "handrail.state"
-OUTCOME = "handrail.outcome"
 CONTRACT = "handrail.contract"
 SYSTEM = "handrail.system"
 SYSTEM_OPERATION = "handrail.system.operation"
@@ -62,17 +57,12 @@ ALLOWED = frozenset(
         PARTITION,
         OFFSET,
         MESSAGE_ID,
-        BODY_SIZE,
         GROUP,
         FLOW,
         FLOW_VERSION,
         RUN,
-        STEP,
-        REVISION,
         ATTEMPT,
         REPLAY,
-        STATE,
-        OUTCOME,
         CONTRACT,
         SYSTEM,
         SYSTEM_OPERATION,

@@ -106,9 +106,15 @@ def span_of(
 ) -> dict[str, Any]:
     """What Telemetry.record is told about a message that was handled, once its batch has committed.
 
-    `message` is None where the record did not decode.
+    `message` is None where the record did not decode. Of a retry and a replay, too, it is the original's place.
     """
-    attributes: dict[str, Any] = {telemetry.MESSAGE_ID: arrival.event}
+    attributes: dict[str, Any] = {
+        telemetry.MESSAGE_ID: arrival.event,
+        telemetry.DESTINATION: arrival.record.topic,
+        telemetry.PARTITION: str(arrival.record.partition),
+        telemetry.OFFSET: arrival.record.offset,
+        telemetry.GROUP: stage,
+    }
     if message is not None:
         attributes[telemetry.CONTRACT] = message.type
     run = arrival.meta.run

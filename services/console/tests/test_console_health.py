@@ -18,13 +18,16 @@ from handrail.contracts import Contracts
 from handrail.errors import Unreachable
 from handrail.health import readiness
 from handrail.local.ports import free_port
+from handrail.process_stats import Process, body
 from handrail.testing.clock import ManualClock
 from handrail_console import figures
+from handrail_console.database import LedgerAway
 from handrail_console.follower import Follower, Seen
 from handrail_console.ledger import Ledger
 from handrail_console.queries import Queries
 from handrail_console.source import Read
 from prometheus_client import generate_latest
+from structlog.testing import capture_logs
 
 NOW = 1_767_261_723_000  # 2026-01-01 10:02:03 UTC
 NOWHERE = "127.0.0.1:1"
@@ -104,6 +107,47 @@ async def test_what_is_not_in_the_ledger_yet_is_to_come_however_long_its_databas
     told = [figures.vitals(one, round((one.at or 0) * 1000)) for one in seen]
     assert [sum(one.lag.values()) for one in told] == [5, 3, 5, 3]
     assert [one.counters["consumed"] for one in told] == [0, 2, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("away", "lag"),
+    [(LedgerAway("the ledger's database does not answer"), 5), (Unreachable("Kafka does not answer"), 0)],
+)
+async def test_while_the_database_is_away_its_records_wait_and_while_kafka_is_nobody_knows(
+    records: Any, away: Unreachable, lag: int
+) -> None:
+    """So monitor says of the one that records wait and nothing is taken, and of the other nothing that is not so."""
+    seen: list[Seen] = []
+
+    class Database:
+        place = "the ledger"
+
+        def positions(self) -> dict[Any, int]:
+            return {}
+
+        def apply(self, *_: object) -> int:
+            raise away
+
+    class Two(Topics):
+        async def read(self, *_: object) -> Read:
+            some = [records.transition(number, "acting", "next") for number in (1, 2)]
+            return Read(some, {("runs", 0): 7}, {("runs", 0): 10})
+
+    async def connect(_: Any) -> Any:
+        return Two()
+
+    async def sleep(_: float) -> None:
+        seen.append(follower.seen)
+        if len(seen) == 3:
+            raise Enough
+
+    follower = Follower(Database(), connect, sleep)  # type: ignore[arg-type]
+    with capture_logs(), pytest.raises(Enough):
+        await follower.run()
+    told = [body(Process("console", "1", NOW), figures.vitals(one, NOW), NOW) for one in seen]
+    assert [one["gauges"]["lag"] for one in told] == [lag] * 3
+    assert [one["counters"] for one in told] == [{}] * 3  # nothing is written, however often it is tried
+    assert {tuple(one["reasons"]) for one in told} == {(str(away),)}
 
 
 def test_it_is_ready_while_it_can_look_however_much_is_to_come() -> None:

@@ -402,3 +402,7 @@ def test_the_trend_shows_weeks_without_runs_as_gaps() -> None:
     assert sparkline(weeks) == "▁█·▅"
     assert sparkline({}) == ""
     assert sparkline({"2026-01-05": (3, 0)}) == "▁"
+
+
+def test_a_week_in_which_all_was_refused_before_it_became_a_run_is_the_worst_one() -> None:
+    assert sparkline({"2026-01-05": (100, 50), "2026-01-12": (0, 150), "2026-01-19": (2, 3)}) == "▅██"

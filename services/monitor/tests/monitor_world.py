@@ -21,7 +21,7 @@ SERVICES = {INGEST: "ingest", TRANSFORM: "transform", DECISION: "decision", ACTI
 FLOW = FlowWatch(
     "sales", "ops@example.com", "flows/sales/v1/runbook.md", (INGEST, TRANSFORM, DECISION), (INGEST,), ("billing",)
 )
-WATCHED = Watched({"sales": FLOW}, SERVICES, "https://example.com/")
+WATCHED = Watched({"sales": FLOW}, SERVICES, link="https://example.com/")
 
 
 def watched(**changed: Any) -> Watched:
@@ -71,8 +71,11 @@ class World:
         counters, gauges = dict(self.counters[stage]), dict(self.gauges.get(stage, {}))
         return Told(SERVICES[stage], instance, self.started[stage], stage, (), counters, gauges, self.now)
 
+    def sight(self) -> Sight:
+        return Sight(self.memory, self.watched, self.limits, self.now, T0)
+
     def findings(self) -> dict[str, Finding]:
-        found = judge(Sight(self.memory, self.watched, self.limits, self.now, T0))
+        found = judge(self.sight())
         names = [f"{one.rule}/{one.subject}" for one in found]
         assert len(set(names)) == len(names), f"one condition found twice: {names}"
         return dict(zip(names, found, strict=True))

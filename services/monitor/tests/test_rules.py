@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from handrail_monitor.alerts import Board
 from handrail_monitor.facts import Breaker, Gone
 from handrail_monitor.limits import Limits
-from handrail_monitor.rules import CRITICAL, RULES, WARNING, horizon_ms
+from handrail_monitor.rules import CRITICAL, RULES, WARNING, horizon_ms, judge
 from handrail_monitor.watched import Watched
 from handrail_monitor.words import WORDS
 from monitor_world import (
@@ -26,7 +27,7 @@ from monitor_world import (
     watched,
 )
 
-MINUTE, HOUR = 60_000, 3_600_000
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 
 
 def calls_in_a_row(world: World, much: bool) -> None:
@@ -292,6 +293,43 @@ def test_silence_counts_only_within_the_hours_in_which_events_are_expected(
     assert ("silence/sales" in world.findings()) == silent
     if silent:
         assert world.findings()["silence/sales"].severity == CRITICAL
+
+
+def test_a_silence_is_not_over_because_the_day_is_and_it_is_one_until_events_come() -> None:
+    world = World(watched(expect=expect(1, "30m", "08:00-20:00")))
+    world.now = T0 - T0 % DAY + DAY + 19 * HOUR
+    board = Board(world.watched, world.limits, world.now)
+    told: list[tuple[str, str]] = []
+
+    def minutes(count: int, **counted: int) -> None:
+        for _ in range(count):
+            world.second({INGEST: counted}, ms=MINUTE)
+            for one in board.step(judge(world.sight()), world.now, world.sight().judges):
+                if one.rule == "silence":
+                    told.append((f"{world.now % DAY // HOUR:02}:{world.now % HOUR // MINUTE:02}", one.state))
+
+    minutes(50)
+    assert [state for _, state in told] == ["FIRING"]
+    minutes(13 * 60 - 50)  # to 08:00 of the next day: nobody expects anything, and nothing is over
+    assert world.findings() == {}
+    assert len(told) == 1
+    minutes(45)  # still nothing: the same silence
+    assert "silence/sales" in world.findings()
+    assert [state for _, state in told] == ["FIRING"] * len(told)
+    before = len(told)
+    minutes(10, consumed=1)
+    assert [state for _, state in told[before:]] == ["RESOLVED"]
+
+
+def test_a_silence_is_over_when_events_come_at_night() -> None:
+    world = World(watched(expect=expect(1, "30m", "08:00-20:00")))
+    world.now = T0 - T0 % DAY + DAY + 23 * HOUR
+    world.seconds(35, {INGEST: {}})
+    for _ in range(35):
+        world.second({}, ms=MINUTE)
+    assert not world.sight().judges("silence", "sales")
+    world.second({INGEST: {"consumed": 1}})
+    assert world.sight().judges("silence", "sales")
 
 
 def test_a_flow_is_not_called_silent_before_it_was_listened_to_for_so_long() -> None:

@@ -27,7 +27,9 @@ def test_the_flows_of_this_repository_are_watched(contracts: Contracts) -> None:
     assert set(watched.expected) == {*flow.stages, *shared}
     assert set(watched.expected.values()) <= {one.name for one in SERVICES}
     assert watched.owner(None, "billing") == watched.owner(None, None) == "billing-ops@example.com"
-    assert watched.owner(None, "crm") is None
+    assert watched.owner(None, "crm") == "crm-team@example.com"
+    assert watched.owner("order-to-invoice", "crm") == "billing-ops@example.com"
+    assert watched.owner(None, "none-such") is None
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,14 @@ def share(part: int | None, whole: int) -> float | None:
     return None if part is None or not whole else part / whole
 
 
+def failed_share(runs: int, failed: int) -> float | None:
+    """What failed before it became a run counts as failed, not as a run: hence the limit. None where nothing came."""
+    return min(1.0, failed / runs) if runs else (1.0 if failed else None)
+
+
 def sparkline(weeks: Mapping[str, tuple[int, int]], last: int = 12) -> str:
     """The share of failed runs, week by week, the highest of them the whole bar; `·` for a week without runs."""
-    shares = [share(failed, runs) if runs else None for runs, failed in _without_gaps(weeks)[-last:]]
+    shares = [failed_share(*week) for week in _without_gaps(weeks)[-last:]]
     highest = max((one for one in shares if one), default=0.0)
     return "".join(
         "·" if one is None else _BARS[round(one / highest * (len(_BARS) - 1))] if highest else _BARS[0]

@@ -28,6 +28,10 @@ SCHEMA = "handrail"
 """The ledger's schema in a PostgreSQL database; in a SQLite file it has none."""
 
 
+class LedgerAway(Unreachable):
+    """The server of the ledger's database does not answer."""
+
+
 class TookTooLong(HandrailError):
     """A question to the ledger was not answered in the time that it was given."""
 
@@ -145,7 +149,7 @@ def _in_words(place: Place, error: DBAPIError) -> Exception:
     if getattr(error.orig, "sqlstate", None) == "57014":  # query_canceled, by statement_timeout
         return TookTooLong(f"the ledger's database {place} did not answer in time")
     if place.file is None and _is_away(error):
-        return Unreachable(f"the ledger's database {place} does not answer: {said}")
+        return LedgerAway(f"the ledger's database {place} does not answer: {said}")
     return StateError(f"the ledger {place} can't be used: {said}. {_advice(said)}")
 
 

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from handrail_console.database import LedgerAway
 from handrail_console.follower import Seen
 
 SERVICE = "console"
@@ -23,11 +24,12 @@ def vitals(seen: Seen, now: int) -> Vitals:
 
     `now` in ms since the epoch. What it waits for when it is stuck (its database, mostly) it can't say: nothing came back.
     """
+    lag, counters = {0: sum(seen.lag.values())}, {"consumed": seen.written}
     if seen.away is not None:
-        return Vitals(SERVICE, "away", troubles=(seen.away,))
+        known = isinstance(seen.away, LedgerAway)  # while Kafka is away nobody knows how much is to come
+        return Vitals(SERVICE, "away", lag=lag if known else {}, counters=counters, troubles=(str(seen.away),))
     if seen.at is None:
         return Vitals(SERVICE, "new")
-    lag, counters = {0: sum(seen.lag.values())}, {"consumed": seen.written}
     silent = now - seen.at * 1000
     if silent <= STUCK_MS:
         return Vitals(SERVICE, "follow", lag=lag, counters=counters)

@@ -26,12 +26,13 @@ LONGEST_WAIT_S = 10.0
 class Seen:
     """How far it is: records to come by topic, as of the last look (`at`, s since the epoch; None: it has not looked yet).
 
-    `written` counts the records that this process has taken into the ledger; `away` is why it can't look just now.
+    `written` counts the records that this process has taken into the ledger; `away` is what keeps it from looking just now:
+    Kafka, or the ledger's database (then `lag` still says what the ledger lacks).
     """
 
     lag: Mapping[str, int] = field(default_factory=dict)
     at: float | None = None
-    away: str | None = None
+    away: Unreachable | None = None
     written: int = 0
 
     def looked(self, read: Read) -> Seen:
@@ -61,7 +62,7 @@ class Follower:
         self._connect = connect
         self._sleep = sleep
         self._log = structlog.get_logger().bind(service="console")
-        self._away: str | None = None
+        self._away: Unreachable | None = None
         self._beat = float("-inf")
         self._seen = Seen()
 
@@ -121,4 +122,4 @@ class Follower:
         """Say it once: it is tried again and again without a word."""
         if self._away is None:
             self._log.warning("away", why=str(error))
-        self._away = str(error)
+        self._away = error

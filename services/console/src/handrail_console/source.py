@@ -30,6 +30,17 @@ class Read:
     highs: Positions
 
 
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Of aiokafka 0.14 a fetch that waits for its next attempt passes its own cancellation on, as if we were to end."""
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        await consumer._client.close()  # which stop() did not come to
+
+
 class Source:
     """One connection to Kafka. When anything goes wrong it is thrown away and a new one is made."""
 
@@ -66,7 +77,7 @@ class Source:
                 consumer.assign(places)
                 await source.seek(positions)
         except BaseException as error:
-            await consumer.stop()
+            await _stop(consumer)
             if isinstance(error, (KafkaError, TimeoutError)):
                 raise Unreachable(f"Kafka at {bootstrap} does not answer: {_said(error)}") from error
             raise
@@ -123,7 +134,7 @@ class Source:
         await self.ends()
 
     async def close(self) -> None:
-        await self._consumer.stop()
+        await _stop(self._consumer)
 
     async def __aenter__(self) -> Source:
         return self

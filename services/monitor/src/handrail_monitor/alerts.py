@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from handrail_monitor.words import words
 
 CONTRACT = "handrail/alert.v1"
 FIRING, RESOLVED = "FIRING", "RESOLVED"
+Judges = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class Alert:
         return cls(**{**known, "to": tuple(known["to"]), "told": tuple(known["told"])})
 
 
+def always(_rule: str, _subject: str) -> bool:
+    """Everything is judged."""
+    return True
+
+
 class Board:
     """The alerts that fire. `before`: the newest record of each, from the topic, when monitor starts."""
 
@@ -64,8 +70,8 @@ class Board:
     def firing(self) -> list[Alert]:
         return list(self._alerts.values())
 
-    def step(self, findings: Iterable[Finding], now: int, judged: Collection[str] | None = None) -> list[Alert]:
-        """What must be told now. Only alerts of the rules in `judged` (None: all) can be over: the others are not seen."""
+    def step(self, findings: Iterable[Finding], now: int, judges: Judges = always) -> list[Alert]:
+        """What must be told now. Only what is judged, by rule and subject, can be over: the rest is not seen."""
         tell = []
         for finding in findings:
             name = f"{finding.rule}/{finding.subject}"
@@ -76,7 +82,7 @@ class Board:
                 self._alerts[name] = after
                 tell.append(after)
         for name, alert in list(self._alerts.items()):
-            if judged is not None and alert.rule not in judged:
+            if not judges(alert.rule, alert.subject):
                 self._held[name] = now
             elif now - self._held[name] >= self._limits.clear_ms:
                 del self._alerts[name], self._held[name]

@@ -12,10 +12,9 @@ from handrail_monitor.limits import Limits
 from handrail_monitor.memory import CALLS_FAILING, RUNS_FAILING, InARow, Memory, Stage, failed_calls
 from handrail_monitor.times import span, within_hours
 from handrail_monitor.watched import FlowWatch, Watched
-from handrail_monitor.words import WORDS
 
 WARNING, CRITICAL = "WARNING", "CRITICAL"
-KAFKA_AWAY, PROCESS_SILENT = "kafka-away", "process-silent"
+KAFKA_AWAY, PROCESS_SILENT, SILENCE = "kafka-away", "process-silent", "silence"
 BEYOND_MS = 15_000
 """So much further than an age's limit is looked back, so that at its start monitor finds what is older than that."""
 ENDS = ("runs.done", "runs.done-by-hand", "runs.failed", "runs.rejected", "runs.compensated", "runs.cancelled")
@@ -34,6 +33,20 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Came:
+    """How many events of a flow came in the last `window_ms`; whether that is a time in which any are expected."""
+
+    count: int
+    least: int
+    window_ms: int
+    is_due: bool
+
+    @property
+    def is_enough(self) -> bool:
+        return self.count >= self.least
+
+
+@dataclass(frozen=True, slots=True)
 class Sight:
     """What a rule looks at. Monitor has seen without a break from `since` on: silence before that tells nothing."""
 
@@ -49,10 +62,31 @@ class Sight:
         last = max(known.last_at if known else 0, self.since)
         return self.now - last > self.limits.silent_ms
 
-    def judged(self) -> frozenset[str]:
-        """The rules whose findings are complete: that somebody is silent shows only after listening for so long."""
-        young = self.now - self.since <= self.limits.silent_ms
-        return frozenset(WORDS) - ({PROCESS_SILENT} if young else set())
+    def judges(self, rule: str, subject: str) -> bool:
+        """Whether no finding means that all is well.
+
+        That somebody is silent shows only after listening for so long; that a flow is, only within its hours.
+        """
+        if rule == PROCESS_SILENT:
+            return self.now - self.since > self.limits.silent_ms
+        flow = self.watched.flows.get(subject) if rule == SILENCE else None
+        if flow is None or not _expected(flow, self.limits)[0]:
+            return True
+        came = self.came(flow)
+        return came is not None and (came.is_due or came.is_enough)
+
+    def came(self, flow: FlowWatch) -> Came | None:
+        """What came of a flow of which something is expected; None where that can't be known yet."""
+        window, least = _expected(flow, self.limits)
+        stages = [stage for name in flow.ingest if (stage := self.memory.stages.get(name))]
+        if not window or len(stages) < len(flow.ingest):
+            return None
+        now = min(stage.moment(self.now) for stage in stages)
+        if any(stage.first_at > now - window for stage in stages):
+            return None
+        count = sum(stage.counted(now, window)["consumed"] for stage in stages)
+        is_due = within_hours(flow.expect.hours if flow.expect else None, now - window, now)
+        return Came(count, least, window, is_due)
 
     def heard(self) -> Iterator[tuple[str, Stage, int]]:
         """Every stage that has spoken, and when to judge it: a finding must not end because its process has died."""
@@ -177,18 +211,13 @@ def misconfigured(sight: Sight) -> Iterator[Finding]:
 def silence(sight: Sight) -> Iterator[Finding]:
     """A flow that should have run and did not: fewer events than it expects, by `expect` or by the deployment's limit."""
     for flow in sight.watched.flows.values():
-        window, least = _expected(flow, sight.limits)
-        stages = [stage for name in flow.ingest if (stage := sight.memory.stages.get(name))]
-        if not window or len(stages) < len(flow.ingest):
-            continue
-        now = min(stage.moment(sight.now) for stage in stages)
-        listened = all(stage.first_at <= now - window for stage in stages)
-        if not listened or not within_hours(flow.expect.hours if flow.expect else None, now - window, now):
-            continue
-        came = sum(stage.counted(now, window)["consumed"] for stage in stages)
-        if came < least:
-            what = f"{came} events of {flow.name} came in {span(window)}; at least {least} are expected."
-            yield Finding("silence", flow.name, WARNING if came else CRITICAL, what, flow=flow.name)
+        came = sight.came(flow)
+        if came is not None and came.is_due and not came.is_enough:
+            what = (
+                f"{came.count} events of {flow.name} came in {span(came.window_ms)}; "
+                f"at least {came.least} are expected."
+            )
+            yield Finding(SILENCE, flow.name, WARNING if came.count else CRITICAL, what, flow=flow.name)
 
 
 def stuck(sight: Sight) -> Iterator[Finding]:

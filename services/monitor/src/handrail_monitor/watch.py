@@ -33,6 +33,14 @@ AGAIN_MS = 60_000
 TELL_AGAIN_MS = 3_600_000
 
 
+def _is_kafka_away(rule: str, _subject: str) -> bool:
+    return rule == KAFKA_AWAY
+
+
+def _never(_rule: str, _subject: str) -> bool:
+    return False
+
+
 class Watch:
     """One thread uses it, but for `vitals`. `record` and `tell` are called with each alert that has changed."""
 
@@ -142,13 +150,13 @@ class Watch:
                 )
             else:
                 what = f"Monitor hears others, but its own words have not come back for {span(blind)}."
-            self._step(self._board.step([Finding(KAFKA_AWAY, "kafka", CRITICAL, what)], now, judged={KAFKA_AWAY}))
+            self._step(self._board.step([Finding(KAFKA_AWAY, "kafka", CRITICAL, what)], now, _is_kafka_away))
         elif since is None or now - since < SETTLE_MS:
-            self._board.step([], now, judged=())
+            self._board.step([], now, _never)
         else:
             self._memory.forget(now)
             sight = Sight(self._memory, self._watched, self._limits, now, since)
-            self._step(self._board.step(judge(sight), now, sight.judged()))
+            self._step(self._board.step(judge(sight), now, sight.judges))
         self._vitals = self._now(now, blind)
         if blind <= AGAIN_MS or now - self._begun_anew <= AGAIN_MS:
             return True

@@ -32,10 +32,11 @@ class FlowWatch:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Everything. `expected` maps each stage that must be heard to its service."""
+    """Everything. `expected` maps each stage that must be heard to its service, `systems` each system to its owner."""
 
     flows: Mapping[str, FlowWatch] = field(default_factory=dict)
     expected: Mapping[str, str] = field(default_factory=dict)
+    systems: Mapping[str, str] = field(default_factory=dict)
     link: str = ""
     """What stands before the path of a runbook, such as the address of the repository's pages."""
 
@@ -51,16 +52,19 @@ class Watched:
                 stage: service_of(stage) for stage in (*watch.stages, *(f"action.{one}" for one in watch.systems))
             }
         expected |= {"recovery.commands": "recovery", "recovery.letters": "recovery", "console": "console"}
-        return cls(found, expected, link)
+        owners = {name: one.people["owner"] for name, one in flows.systems.items() if "owner" in one.people}
+        return cls(found, expected, owners, link)
 
     def flow_of(self, stage: str) -> FlowWatch | None:
         """The flow whose own stage this is."""
         return next((flow for flow in self.flows.values() if stage in flow.stages), None)
 
     def owner(self, flow: str | None, system: str | None) -> str | None:
-        """Who answers: the flow's owner, or the owners of the flows that call the system."""
+        """Who answers: the flow's owner, or the system's; of what is neither, the owners of all flows."""
         if flow is not None and flow in self.flows:
             return self.flows[flow].owner
+        if system is not None and system in self.systems:
+            return self.systems[system]
         owners = {one.owner for one in self.flows.values() if system is None or system in one.systems}
         return ", ".join(sorted(owners)) or None
 

@@ -50,9 +50,9 @@ WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "`handrail runs list` shows the oldest; `handrail runs show` says what it waits for.",
         ),
         "lag": (
-            "Events are handled late; nothing is lost.",
+            "What waits is handled late; nothing is lost.",
             "Is the stage slow (a slow system, too little machine) or stopped (`handrail logs`)? "
-            "More processes of it share the work.",
+            "More processes of a stage share its work; of console, see whether the ledger's disk or database answers.",
         ),
         "breaker-open": (
             "{subject} is not called; its work waits and nothing is dropped.",

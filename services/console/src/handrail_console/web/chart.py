@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from handrail_console.arithmetic import share
+from handrail_console.arithmetic import failed_share
 from handrail_console.words import percent
 
 WEEKS = 12
@@ -45,7 +45,7 @@ def trend(weeks: Mapping[str, tuple[int, int]]) -> Chart:
         return Chart((), "no runs")
     last = date.fromisoformat(max(weeks))
     days = [last - timedelta(weeks=back) for back in reversed(range(WEEKS))]
-    shares = [_share(*weeks.get(day.isoformat(), (0, 0))) for day in days]
+    shares = [failed_share(*weeks.get(day.isoformat(), (0, 0))) for day in days]
     highest = max((one for one in shares if one), default=0.0)
     bars = tuple(
         Bar(index * STEP, None if one is None else _height(one, highest), bool(one)) for index, one in enumerate(shares)
@@ -53,11 +53,6 @@ def trend(weeks: Mapping[str, tuple[int, int]]) -> Chart:
     told = [f"{day.isoformat()}: {percent(one)}" for day, one in zip(days, shares, strict=True) if one is not None]
     text = "Failed runs by week. " + ("; ".join(told) if told else "No runs")
     return Chart(bars, text, percent(highest) if highest else "")
-
-
-def _share(runs: int, failed: int) -> float | None:
-    """What failed before it became a run counts as failed, not as a run: hence the limit."""
-    return min(1.0, share(failed, runs) or 0.0) if runs else (1.0 if failed else None)
 
 
 def _height(one: float, highest: float) -> float:
