@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from handrail.health import HealthServer
-from handrail.local.broker_config import ONE_NODE
+from handrail.local.broker_config import ONE_NODE, server_properties
+from handrail.local.jaeger import IMAGE as JAEGER
 from handrail.local.services import SANDBOX, SERVICES, Service
 from handrail.settings import Settings
 from handrail.vitals import Vitals
@@ -36,6 +37,20 @@ FOREIGN = {"kafka", "jaeger", "prometheus", "grafana"}
 OURS = {service.name: service for service in (*SERVICES, SANDBOX)}
 OTLP, JAEGER_PAGE, PROMETHEUS, GRAFANA = 4318, 16686, 9090, 3000
 """Where those images listen."""
+OWN_KAFKA = server_properties(port=1, controller_port=2, data=Path("data")).splitlines()
+READ = {
+    "kafka": {"CLUSTER_ID", *(f"KAFKA_{line.partition('=')[0]}".upper().replace(".", "_") for line in OWN_KAFKA)},
+    # cmd/jaeger/internal/all-in-one.yaml of github.com/jaegertracing/jaeger, at the tag of handrail.local.jaeger.
+    "jaeger": {"JAEGER_LISTEN_HOST"},
+    "prometheus": set[str](),  # its command and its file tell it all
+    # GF_<SECTION>_<KEY> of conf/defaults.ini of github.com/grafana/grafana.
+    "grafana": {
+        *("GF_AUTH_DISABLE_LOGIN_FORM", "GF_AUTH_BASIC_ENABLED"),
+        *("GF_AUTH_ANONYMOUS_ENABLED", "GF_AUTH_ANONYMOUS_ORG_ROLE"),
+        *("GF_ANALYTICS_REPORTING_ENABLED", "GF_ANALYTICS_CHECK_FOR_UPDATES"),
+    },
+}
+"""Which variables the foreign images read, and where that is written: one that they don't know they pass over in silence."""
 
 
 class Strict(BaseModel):
@@ -212,6 +227,15 @@ def test_kafka_is_the_one_that_we_test_with() -> None:
     assert Settings.from_env({"HANDRAIL_HOME": "/nowhere"}).bootstrap == f"127.0.0.1:{listeners['OUTSIDE']}"
     assert PARTS["kafka"]["volumes"] == [f"kafka-data:{told['log.dirs']}"]
     assert len(given["CLUSTER_ID"]) == 22
+
+
+def test_jaeger_is_the_one_that_we_test_with() -> None:
+    assert PARTS["jaeger"]["image"] == JAEGER
+
+
+@pytest.mark.parametrize("name", sorted(FOREIGN))
+def test_a_foreign_image_is_told_only_what_it_reads(name: str) -> None:
+    assert set(PARTS[name].get("environment", {})) <= READ[name]
 
 
 def test_people_reach_the_pages_from_this_machine_alone() -> None:

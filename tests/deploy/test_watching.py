@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
+from handrail.errors import Aborted, Moved, Refused, Unrestored
+from handrail.flow.run import ENDS
 from handrail.metrics import StageMetrics
+from handrail.recovery.classes import ErrorClass
 from handrail.testing.clock import ManualClock
 from handrail.vitals import Vitals
 from handrail_console import figures
@@ -26,7 +29,17 @@ from prometheus_client import generate_latest
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yaml"
+CASES = RULES.with_name("alerts.test.yaml")
 PAGE = ROOT / "docs" / "operations" / "alerts.md"
+FIRING = 'count by (alertname, stage, instance) (ALERTS{alertstate="firing"})'
+VALUES = {
+    ("handrail_calls_total", "result"): {"good", *ErrorClass},
+    ("handrail_runs_ended_total", "result"): ENDS,
+    ("", "reason"): {one.reason for one in (Aborted, Refused, Moved, Unrestored)},
+    ("", "stage"): {"monitor", "action.billing", "action.crm", "order-to-invoice.decision"},
+    ("", "job"): {"handrail", "prometheus"},
+}
+"""Which values a label has: that of one metric, else that of any."""
 DURATION = {"type": "string", "pattern": r"^([0-9]+(ms|s|m|h|d))+$"}
 SCHEMA = {
     "type": "object",
@@ -76,6 +89,17 @@ SCHEMA = {
 
 def rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def cases() -> list[dict[str, Any]]:
+    return list(yaml.safe_load(CASES.read_text())["tests"])
+
+
+def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    found = os.environ.get("HANDRAIL_PROMTOOL") or shutil.which("promtool")
+    if found is None:
+        pytest.skip("no promtool here: the tests beside this one check the form")
+    return subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
 
 
 def metrics() -> dict[str, set[str]]:
@@ -136,11 +160,33 @@ def test_the_rules_are_well_formed() -> None:
 
 
 def test_promtool_takes_the_rules() -> None:
-    promtool = os.environ.get("HANDRAIL_PROMTOOL") or shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("no promtool here: the test above checks the form")
-    checked = subprocess.run([promtool, "check", "rules", str(RULES)], capture_output=True, text=True, check=False)
+    checked = promtool("check", "rules", RULES)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_each_rule_fires_when_it_should_and_only_then() -> None:
+    tried = promtool("test", "rules", CASES)
+    assert tried.returncode == 0, tried.stdout + tried.stderr
+
+
+def test_every_rule_is_tried_where_it_fires_and_where_it_does_not() -> None:
+    points = {case["name"]: case["promql_expr_test"] for case in cases()}
+    assert set(points) == {rule["alert"] for rule in rules()}
+    for name, tried in points.items():
+        assert {f'alertname="{name}"' in str(point.get("exp_samples")) for point in tried} == {True, False}, name
+        # Nothing expected is nothing proved where the question can have no answer.
+        assert {point["expr"] for point in tried} == {FIRING}, name
+
+
+def test_the_rules_are_tried_on_what_services_say() -> None:
+    """Else a value misspelt in a rule and in its case alike would pass."""
+    given = {name: labels | {"job", "instance", "service"} for name, labels in metrics().items()}
+    for case in cases():
+        for series in (one["series"] for one in case["input_series"]):
+            assert wrong(series, given) == [], case["name"]
+            for label, value in re.findall(r'(\w+)="([^"]*)"', series):
+                known = VALUES.get((series.partition("{")[0], label), VALUES.get(("", label)))
+                assert known is None or value in known, f"{case['name']}: {series}"
 
 
 @pytest.mark.parametrize(("where", "expr"), list(expressions()))
