@@ -141,9 +141,11 @@ def told(running: Company) -> Iterator[dict[str, Told]]:
     billing.mend("billing")
 
 
-def came(company: Company, trace: str) -> list[Span]:
-    """The spans of a trace, as soon as one has come (each service sends its own), or after 15 s."""
-    spans = company.collector.wait_until(lambda spans: any(span.trace == trace for span in spans), 15.0)
+def came(company: Company, trace: str, wanted: str | None = None) -> list[Span]:
+    """The spans of a trace, as soon as the wanted one (or any: each service sends its own) has come, or after 15 s."""
+    spans = company.collector.wait_until(
+        lambda spans: any(span.trace == trace and wanted in (None, span.id) for span in spans), 15.0
+    )
     return [span for span in spans if span.trace == trace]
 
 
@@ -181,7 +183,7 @@ def test_a_replay_goes_on_in_the_trace_of_what_failed(company: Company, told: di
     replays = [span for span in one.spans if span.attributes.get("handrail.replay") == 1]
     assert [span.operation for span in replays] == ["decision.process"]
     ((trace, above),) = replays[0].links
-    orders = came(company, trace)
+    orders = came(company, trace, above)
     assert {span.operation for span in orders} == {"recovery.process"}
     assert above in {span.id for span in orders}
     assert len(company.invoices(one.order)) == 1
