@@ -55,6 +55,12 @@ FAILURES: list[Panel] = [
         [("{{stage}} {{class}}", "sum by (stage, class) (increase(handrail_failures_total[5m]))")],
     ),
     ("Dead letters", "short", [("{{stage}}", "sum by (stage) (increase(handrail_dead_letters_total[5m]))")]),
+    (
+        "Dead letters that are open",
+        "short",
+        [("{{flow}} {{class}}", "max by (flow, class) (handrail_dead_letters_open)")],
+    ),
+    ("Oldest of them", "s", [("{{flow}}", "max by (flow) (handrail_dead_letter_oldest_age_seconds)")]),
     ("Records that wait for their next attempt", "short", [("{{stage}}", "sum by (stage) (handrail_waiting_records)")]),
     ("Oldest of them", "s", [("{{stage}}", "max by (stage) (handrail_waiting_oldest_age_seconds)")]),
     ("Keys held back", "short", [("{{stage}}", "sum by (stage) (handrail_blocked_keys)")]),
@@ -76,6 +82,7 @@ FAILURES: list[Panel] = [
         [("{{stage}}", "histogram_quantile(0.95, sum by (le, stage) (rate(handrail_retry_age_seconds_bucket[15m])))")],
     ),
     ("Put back for later", "short", [("{{stage}}", "sum by (stage) (increase(handrail_delayed_total[5m]))")]),
+    ("Tasks that are open", "short", [("{{flow}}", "max by (flow) (handrail_tasks_open)")]),
 ]
 DASHBOARDS = {"handrail-health": ("Handrail: health", HEALTH), "handrail-failures": ("Handrail: failures", FAILURES)}
 

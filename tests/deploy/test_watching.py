@@ -22,6 +22,7 @@ from handrail.recovery.classes import ErrorClass
 from handrail.testing.clock import ManualClock
 from handrail.vitals import Vitals
 from handrail_console import figures
+from handrail_console.backlog import Backlog
 from handrail_console.follower import Seen
 from handrail_monitor.words import WORDS
 from jsonschema import Draft202012Validator
@@ -109,7 +110,8 @@ def metrics() -> dict[str, set[str]]:
     made = StageMetrics("ingest", lambda: [vitals])
     made.committed("s", 0.1)
     made.retried("s", 1, 1)
-    ledger = figures.registry(lambda: Seen({"runs": 1}, 1.0), ManualClock(1_000))
+    backlog = Backlog({("f", "bug"): 1}, {"f": 0}, {"f": 1})
+    ledger = figures.registry(lambda: Seen({"runs": 1}, 1.0, backlog=backlog), ManualClock(1_000))
     found: dict[str, set[str]] = {"up": {"job", "instance"}}  # Prometheus' own
     for line in (generate_latest(made.registry) + generate_latest(ledger)).decode().splitlines():
         if not line.startswith("#"):

@@ -21,6 +21,7 @@ from handrail.local.ports import free_port
 from handrail.process_stats import Process, body
 from handrail.testing.clock import ManualClock
 from handrail_console import figures
+from handrail_console.backlog import Backlog
 from handrail_console.database import LedgerAway
 from handrail_console.follower import Follower, Seen
 from handrail_console.ledger import Ledger
@@ -92,6 +93,9 @@ async def test_what_is_not_in_the_ledger_yet_is_to_come_however_long_its_databas
         def apply(self, *_: object) -> int:
             seen.append(follower.seen)
             return 2
+
+        def backlog(self) -> Backlog:
+            return Backlog()
 
     class One:
         async def read(self, *_: object) -> Read:

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from handrail_console.backlog import Backlog
 from handrail_console.database import LedgerAway
 from handrail_console.follower import Seen
 
@@ -51,11 +52,11 @@ class _Ledger(Collector):
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        seen = self._seen()
+        seen, now = self._seen(), self._clock.now()
         ready = GaugeMetricFamily(
             "handrail_ready", "1 when it follows the topics, 0 while it does not.", labels=["stage"]
         )
-        ready.add_metric([SERVICE], 0.0 if vitals(seen, self._clock.now()).reasons() else 1.0)
+        ready.add_metric([SERVICE], 0.0 if vitals(seen, now).reasons() else 1.0)
         yield ready
         lag = GaugeMetricFamily("handrail_ledger_lag_records", "Records that the ledger lacks.", labels=["topic"])
         for topic, records in seen.lag.items():
@@ -65,3 +66,28 @@ class _Ledger(Collector):
             yield GaugeMetricFamily(
                 "handrail_ledger_looked_timestamp_seconds", "When console last looked at the topics.", value=seen.at
             )
+        if seen.backlog is not None:
+            yield from _open(seen.backlog, now)
+
+
+def _open(backlog: Backlog, now: int) -> Iterator[Metric]:
+    letters = GaugeMetricFamily(
+        "handrail_dead_letters_open", "Dead letters that wait for a person.", labels=["flow", "class"]
+    )
+    for (flow, failure_class), count in backlog.letters.items():
+        letters.add_metric([flow, failure_class], count)
+    yield letters
+    # An age, no timestamp: 0 says that none is open, where a timestamp would be 1970 or missing. It is made when somebody
+    # asks, so it is never stale: it grows also while the ledger stands.
+    oldest = GaugeMetricFamily(
+        "handrail_dead_letter_oldest_age_seconds",
+        "Time since the oldest open dead letter failed first, 0 while none is open.",
+        labels=["flow"],
+    )
+    for flow, since in backlog.ages.items():
+        oldest.add_metric([flow], 0.0 if since is None else max(0, now - since) / 1000)
+    yield oldest
+    tasks = GaugeMetricFamily("handrail_tasks_open", "Human tasks that are open.", labels=["flow"])
+    for flow, count in backlog.tasks.items():
+        tasks.add_metric([flow], count)
+    yield tasks

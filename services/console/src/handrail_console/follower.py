@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 from handrail.errors import Unreachable
 
+from handrail_console.backlog import Backlog
 from handrail_console.ledger import BATCH, Ledger, Positions, Rebuilt
 from handrail_console.source import Read, Source
 
@@ -18,8 +19,17 @@ READ_S = 0.5
 CHECK_S = 10.0
 BEAT_S = 5.0
 """How often the ledger is told that there was nothing new."""
+COUNT_S = 5.0
+LONGEST_COUNT_S = 60.0
+COUNT_SHARE = 0.02
+"""How often what waits for people is counted: so rarely that it takes this share of the time, at least once a minute."""
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 10.0
+
+
+def pause(took_s: float) -> float:
+    """From one count to the next: long where the ledger is large, but not for ever where another had only held its lock."""
+    return min(max(COUNT_S, took_s / COUNT_SHARE), LONGEST_COUNT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +38,14 @@ class Seen:
 
     `written` counts the records that this process has taken into the ledger; `away` is what keeps it from looking just now:
     Kafka, or the ledger's database (then `lag` still says what the ledger lacks).
+    `backlog` is what waits for people, as it was counted last (None: not yet).
     """
 
     lag: Mapping[str, int] = field(default_factory=dict)
     at: float | None = None
     away: Unreachable | None = None
     written: int = 0
+    backlog: Backlog | None = None
 
     def looked(self, read: Read) -> Seen:
         """After a look, and before what it gave is in the ledger: that is still to come."""
@@ -48,6 +60,9 @@ class Seen:
         lag.subtract(record.topic for record in read.records)
         return replace(self, lag=dict(lag), written=self.written + len(read.records))
 
+    def counted(self, backlog: Backlog) -> Seen:
+        return replace(self, backlog=backlog.after(self.backlog))
+
 
 class Follower:
     """Keeps a ledger up with the topics. `connect` makes a Source for positions, or raises Unreachable."""
@@ -57,6 +72,7 @@ class Follower:
         ledger: Ledger,
         connect: Callable[[Positions], Awaitable[Source]],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        until_next: Callable[[float], float] = pause,
     ) -> None:
         self._ledger = ledger
         self._connect = connect
@@ -64,6 +80,8 @@ class Follower:
         self._log = structlog.get_logger().bind(service="console")
         self._away: Unreachable | None = None
         self._beat = float("-inf")
+        self._until_next = until_next
+        self._count_at = float("-inf")
         self._seen = Seen()
 
     @property
@@ -110,7 +128,15 @@ class Follower:
         self._beat = now
         new = self._ledger.apply(read.records, read.reached, read.highs)
         self._seen = self._seen.wrote(read)
+        if now >= self._count_at:
+            self._count(now)
         return new
+
+    def _count(self, now: float) -> None:
+        """By the writer's own connection, between two batches: nobody who asks at /metrics costs the ledger anything."""
+        began = time.monotonic()
+        self._seen = self._seen.counted(self._ledger.backlog())
+        self._count_at = now + self._until_next(time.monotonic() - began)
 
     def _here(self, source: Source) -> None:
         self._away = None

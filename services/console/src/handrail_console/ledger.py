@@ -16,7 +16,8 @@ from handrail.contracts import Contracts
 from handrail.errors import StateError
 from sqlalchemy import Connection, Engine, select, update
 
-from handrail_console import schema
+from handrail_console import backlog, schema
+from handrail_console.backlog import Backlog
 from handrail_console.database import Place, told
 from handrail_console.migrate import current, migrate, require_current
 from handrail_console.projection import Change, Record, project
@@ -103,6 +104,11 @@ class Ledger:
             self._writing.write(connection, changes)
             self._write_positions(connection, before, after, reached or {}, highs or {})
         return applied
+
+    def backlog(self) -> Backlog:
+        """What waits for people by now. Raises StateError or Unreachable."""
+        with told(self.place), self._engine.begin() as connection:
+            return backlog.asked(connection)
 
     def _require_same(self, connection: Connection) -> None:
         """Keeps others from writing until the end of the transaction: SQLite by BEGIN IMMEDIATE, PostgreSQL by this row."""

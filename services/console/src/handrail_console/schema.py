@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every migration, in order. The last one is what this build reads and writes."""
 APPLICATION = 0x48524C47
 """`PRAGMA application_id` of a SQLite ledger: the letters HRLG."""
@@ -29,6 +29,8 @@ METADATA = MetaData()
 _FAILED = text("failure_class IS NOT NULL OR first_failure_at IS NOT NULL")
 _BY_HAND = text("state = 'done-by-hand'")
 _REPEATED = text("repeats > 0")
+IS_OPEN = text("state = 'open'")
+"""Of a task. For who wants the index: a partial one is not used where the value is a parameter."""
 
 
 def _table(name: str, *parts: Column | PrimaryKeyConstraint | Index) -> Table:  # type: ignore[type-arg]
@@ -147,6 +149,7 @@ TASKS = _table(
     _time("at"),
     PrimaryKeyConstraint("task"),
     Index("tasks_by_run", "run"),
+    Index("tasks_that_are_open", "flow", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
 )
 
 # Dead letters as they were written last; `headers` is JSON: [[name, text | null | {"base64": ...}], ...].
@@ -183,6 +186,8 @@ DEAD_LETTERS = Table(
     _time("first_failed_at"),
     PrimaryKeyConstraint("letter"),
     Index("dead_letters_by_run", "run"),
+    # All that `handrail_console.backlog` needs of a letter: the rows, which have the payloads, are not read.
+    Index("dead_letters_by_flow", "flow", "stage", "failure_class", "first_failed_at", "letter", "generation"),
 )
 
 LETTER_STATES = _table(
