@@ -60,6 +60,16 @@ class Topics:
         return Read([], {("runs", 0): 7, ("tasks", 0): 2}, {("runs", 0): 10, ("tasks", 0): 2})
 
 
+class Batches(Topics):
+    """A source that gives two records each time; 3 more are to come."""
+
+    def __init__(self, records: Any) -> None:
+        self._some = [records.transition(number, "acting", "next") for number in (1, 2)]
+
+    async def read(self, *_: object) -> Read:
+        return Read(self._some, {("runs", 0): 7, ("tasks", 0): 2}, {("runs", 0): 10, ("tasks", 0): 2})
+
+
 async def test_it_tells_how_much_is_to_come_and_then_that_kafka_is_away(ledger: Ledger) -> None:
     seen: list[Seen] = []
 
@@ -97,14 +107,9 @@ async def test_what_is_not_in_the_ledger_yet_is_to_come_however_long_its_databas
         def backlog(self) -> Backlog:
             return Backlog()
 
-    class One:
-        async def read(self, *_: object) -> Read:
-            some = [records.transition(number, "acting", "next") for number in (1, 2)]
-            return Read(some, {("runs", 0): 7, ("tasks", 0): 2}, {("runs", 0): 10, ("tasks", 0): 2})
-
     follower: Any = Follower(Database(), None)  # type: ignore[arg-type]
     for _ in range(2):
-        await follower.step(One())
+        await follower.step(Batches(records))
         seen.append(follower.seen)
     assert [one.lag["runs"] for one in seen] == [5, 3, 5, 3]
     assert [one.lag["tasks"] for one in seen] == [0, 0, 0, 0]
@@ -132,13 +137,8 @@ async def test_while_the_database_is_away_its_records_wait_and_while_kafka_is_no
         def apply(self, *_: object) -> int:
             raise away
 
-    class Two(Topics):
-        async def read(self, *_: object) -> Read:
-            some = [records.transition(number, "acting", "next") for number in (1, 2)]
-            return Read(some, {("runs", 0): 7}, {("runs", 0): 10})
-
     async def connect(_: Any) -> Any:
-        return Two()
+        return Batches(records)
 
     async def sleep(_: float) -> None:
         seen.append(follower.seen)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, column, func, select, table
+from sqlalchemy import Connection, func, select
 
 from handrail_console import schema
 from handrail_console.projection import flow_of
@@ -18,7 +18,7 @@ from handrail_console.projection import flow_of
 NO_FLOW = "no-flow"
 """Of a letter that names none, written by a stage that serves several; monitor's alerts call it so, too."""
 
-_LETTER = table("letters", *(column(name) for name in ("flow", "stage", "failure_class", "state", "first_failed_at"))).c
+_LETTER = schema.LETTERS.c
 _TASK = schema.TASKS.c
 _LETTERS = (
     select(_LETTER.flow, _LETTER.stage, _LETTER.failure_class, func.count(), func.min(_LETTER.first_failed_at))

@@ -49,19 +49,24 @@ class Seen:
 
     def looked(self, read: Read) -> Seen:
         """After a look, and before what it gave is in the ledger: that is still to come."""
-        lag = Counter(record.topic for record in read.records)
-        for where, end in read.highs.items():
-            lag[where[0]] += max(0, end - read.reached.get(where, 0))
-        return replace(self, lag=dict(lag), at=time.time())
+        lag = _beyond(read)
+        lag.update(record.topic for record in read.records)
+        return replace(self, lag=lag, at=time.time())
 
     def wrote(self, read: Read) -> Seen:
         """When it is in the ledger."""
-        lag = Counter(self.lag)
-        lag.subtract(record.topic for record in read.records)
-        return replace(self, lag=dict(lag), written=self.written + len(read.records))
+        return replace(self, lag=_beyond(read), written=self.written + len(read.records))
 
     def counted(self, backlog: Backlog) -> Seen:
         return replace(self, backlog=backlog.after(self.backlog))
+
+
+def _beyond(read: Read) -> Counter[str]:
+    """How many records of each topic come after those of this look."""
+    lag: Counter[str] = Counter()
+    for where, end in read.highs.items():
+        lag[where[0]] += max(0, end - read.reached.get(where, 0))
+    return lag
 
 
 class Follower:
@@ -78,7 +83,6 @@ class Follower:
         self._connect = connect
         self._sleep = sleep
         self._log = structlog.get_logger().bind(service="console")
-        self._away: Unreachable | None = None
         self._beat = float("-inf")
         self._until_next = until_next
         self._count_at = float("-inf")
@@ -87,7 +91,7 @@ class Follower:
     @property
     def seen(self) -> Seen:
         """For those who ask how it is, from any thread."""
-        return replace(self._seen, away=self._away)
+        return self._seen
 
     async def run(self) -> None:
         """Follow until cancelled: writing is never cut, because it does not await.
@@ -139,13 +143,13 @@ class Follower:
         self._count_at = now + self._until_next(time.monotonic() - began)
 
     def _here(self, source: Source) -> None:
-        self._away = None
+        self._seen = replace(self._seen, away=None)
         self._log.info("following", ledger=str(self._ledger.place))
         for place, lost in source.skipped.items():
             self._log.warning("offsets_gone", topic=place.topic, partition=place.partition, offsets=lost)
 
     def _gone(self, error: Unreachable) -> None:
         """Say it once: it is tried again and again without a word."""
-        if self._away is None:
+        if self._seen.away is None:
             self._log.warning("away", why=str(error))
-        self._away = error
+        self._seen = replace(self._seen, away=error)

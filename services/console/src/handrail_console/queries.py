@@ -22,11 +22,7 @@ from handrail_console.standing import Standing, Watchman, standing
 Row = dict[str, Any]
 ENDS = ("done", "rejected", "failed", "compensated", "cancelled", "done-by-hand")
 """States of a run after which nothing more happens."""
-_STATE = ("state", "replays", "state_by", "state_reason", "state_at")
-_LETTERS = table(
-    "letters", *(column(each.name, each.type) for each in schema.DEAD_LETTERS.c), *(column(name) for name in _STATE)
-)
-_BRIEF = [each for each in _LETTERS.c if each.name not in ("value", "stack")]
+_BRIEF = [each for each in schema.LETTERS.c if each.name not in ("value", "stack")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +68,7 @@ class Queries:
         table = schema.AUDIT.c
         asked = _narrowed(select(schema.AUDIT).where(table.at >= since), [(table.by, _one(by))])
         if run is not None:  # of a letter that is closed recovery has forgotten the run
-            its = select(_LETTERS.c.letter).where(_LETTERS.c.run == run)
+            its = select(schema.LETTERS.c.letter).where(schema.LETTERS.c.run == run)
             asked = asked.where(or_(table.run == run, table.letter.in_(its)))
         return self.all(asked.order_by(table.at.desc(), table.partition, table.offset.desc()).limit(limit))
 
@@ -141,7 +137,7 @@ class Queries:
 
     def letters(self, which: LetterFilter) -> list[Row]:
         """Dead letters, oldest first, without their payloads (`bytes` long) and stacks."""
-        letters = _LETTERS.c
+        letters = schema.LETTERS.c
         size = func.coalesce(func.length(letters.value), 0).label("bytes")
         asked = _narrowed(
             select(*_BRIEF, size),
@@ -158,7 +154,7 @@ class Queries:
 
         Each is one of its letters, in brief and an open one if there is any, with `count`, `first_seen`, `last_seen` (ms).
         """
-        each = _LETTERS.c
+        each = schema.LETTERS.c
         count, first = func.count().label("count"), func.min(each.first_failed_at).label("first_seen")
         one = func.min(each.state.concat(" ").concat(each.letter)).label("one")  # OPEN comes before REPLAYING
         groups: Any = (
@@ -175,7 +171,7 @@ class Queries:
 
     def open_by_flow(self, states: Sequence[str]) -> list[Row]:
         """How many dead letters in these states, since when (`oldest`, ms), by `flow` and `stage`."""
-        each = _LETTERS.c
+        each = schema.LETTERS.c
         counted = select(
             each.flow, each.stage, func.count().label("count"), func.min(each.first_failed_at).label("oldest")
         )
@@ -186,21 +182,21 @@ class Queries:
         tasks = schema.TASKS.c
         overdue = func.count(case((tasks.due_at < now, 1))).label("overdue")
         counted = select(tasks.flow, func.count().label("count"), overdue, func.min(tasks.opened_at).label("oldest"))
-        return self.all(counted.where(tasks.state == "open").group_by(tasks.flow))
+        return self.all(counted.where(schema.IS_OPEN).group_by(tasks.flow))
 
     def flows(self) -> list[str]:
         """The flows that had a run."""
         return [row["flow"] for row in self.all(select(schema.RUNS.c.flow).distinct().order_by(schema.RUNS.c.flow))]
 
     def letter(self, letter: str) -> Row | None:
-        return next(iter(self.all(select(_LETTERS).where(_LETTERS.c.letter == letter))), None)
+        return next(iter(self.all(select(schema.LETTERS).where(schema.LETTERS.c.letter == letter))), None)
 
     def find_letters(self, prefix: str, limit: int = 20) -> list[Row]:
         """The letters whose id is or begins with `prefix`."""
-        return self._beginning(_LETTERS, "letter", prefix, limit)
+        return self._beginning(schema.LETTERS, "letter", prefix, limit)
 
     def letters_of(self, run: str) -> list[Row]:
-        return self.all(select(_LETTERS).where(_LETTERS.c.run == run).order_by(_LETTERS.c.failed_at))
+        return self.all(select(schema.LETTERS).where(schema.LETTERS.c.run == run).order_by(schema.LETTERS.c.failed_at))
 
     def tasks(self, states: Sequence[str] = (), flow: str | None = None, limit: int | None = None) -> list[Row]:
         """Human tasks; what is due first comes first."""

@@ -1,7 +1,7 @@
 """The ledger's tables as SQLAlchemy knows them. Times are ms since the epoch, UTC.
 
 They are made and changed by the migrations in `migrations/`; a test holds both against each other. The views are in the
-migrations only.
+migrations only; LETTERS names the columns of one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    column,
+    table,
     text,
 )
 
@@ -200,6 +202,13 @@ LETTER_STATES = _table(
     _text("reason", null=True),
     _time("at"),
     PrimaryKeyConstraint("letter"),
+)
+
+# The view of letters as they are by now: the columns of DEAD_LETTERS, and those of their states.
+LETTERS = table(
+    "letters",
+    *(column(each.name, each.type) for each in DEAD_LETTERS.c),
+    *(column(name) for name in ("state", "replays", "state_by", "state_reason", "state_at")),
 )
 
 # Every failure that became a dead letter, one row a generation: it stays when the letter is closed and forgotten.

@@ -60,7 +60,7 @@ class Watched:
         return next((flow for flow in self.flows.values() if stage in flow.stages), None)
 
     def owner(self, flow: str | None, system: str | None) -> str | None:
-        """Who answers: the flow's owner, or the system's; of what is neither, the owners of all flows."""
+        """Who answers: the flow's owner; the system's, or (where it names none) those of the flows that call it; else all."""
         if flow is not None and flow in self.flows:
             return self.flows[flow].owner
         if system is not None and system in self.systems:
