@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from handrail_console.web.server import PageServer
 from handrail_console.web.settings import PageSettings
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
 
 PROJECT = Path(__file__).parents[2]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -63,6 +65,14 @@ class Window:
 
     def open(self, path: str) -> None:
         self.driver.get(self.url + path)
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """What is done in the block leads to another page: the old one may stand for a while after a click or a key."""
+        self.ask("window.isOld = true")
+        yield
+        there = "return !window.isOld && document.readyState === 'complete'"
+        WebDriverWait(self.driver, 30, poll_frequency=0.05).until(lambda _: self.ask(there))
 
     def ask(self, script: str, *given: Any) -> Any:
         return self.driver.execute_script(script, *given)

@@ -152,7 +152,8 @@ def test_it_is_used_by_keyboard_alone(window: Any) -> None:
     for name in ("Handrail", "Flows", "Incidents", "Tasks", "Runs", "Find", "Show"):
         assert name in reached, name
     window.open("/runs")
-    window.driver.find_element(By.NAME, "q").send_keys("L-77", Keys.ENTER)
+    with window.leaving():
+        window.driver.find_element(By.NAME, "q").send_keys("L-77", Keys.ENTER)
     assert window.path.startswith("/runs/0a1b2c3d")
     assert "Run of L-77" in window.driver.find_element(By.TAG_NAME, "h1").text
 
@@ -162,12 +163,15 @@ def test_the_list_is_narrowed_and_paged_with_the_mouse(window: Any) -> None:
     rows = lambda: [one.get_attribute("href") for one in window.driver.find_elements(By.CSS_SELECTOR, ".rows a")]  # noqa: E731
     first = rows()
     assert len(first) == 50
-    window.driver.find_element(By.LINK_TEXT, "Older").click()
+    with window.leaving():
+        window.driver.find_element(By.LINK_TEXT, "Older").click()
     assert not set(first) & set(rows())
-    window.driver.find_element(By.LINK_TEXT, "Newest").click()
+    with window.leaving():
+        window.driver.find_element(By.LINK_TEXT, "Newest").click()
     assert rows() == first
     window.driver.find_element(By.CSS_SELECTOR, "select[name=state] option:nth-child(6)").click()
-    window.driver.find_element(By.XPATH, "//button[text()='Show']").click()
+    with window.leaving():
+        window.driver.find_element(By.XPATH, "//button[text()='Show']").click()
     assert "state=waiting" in window.path
     assert [one.text for one in window.driver.find_elements(By.CSS_SELECTOR, ".rows .badge")] == ["waiting"]
 
@@ -175,9 +179,11 @@ def test_the_list_is_narrowed_and_paged_with_the_mouse(window: Any) -> None:
 def test_it_renews_itself_only_when_it_is_asked_to(window: Any) -> None:
     window.open("/")
     assert not window.driver.find_elements(By.CSS_SELECTOR, "meta[http-equiv]")
-    window.driver.find_element(By.PARTIAL_LINK_TEXT, "Renew every").click()
+    with window.leaving():
+        window.driver.find_element(By.PARTIAL_LINK_TEXT, "Renew every").click()
     assert window.driver.find_element(By.CSS_SELECTOR, "meta[http-equiv]").get_attribute("content") == "30"
-    window.driver.find_element(By.PARTIAL_LINK_TEXT, "Stop renewing").click()
+    with window.leaving():
+        window.driver.find_element(By.PARTIAL_LINK_TEXT, "Stop renewing").click()
     assert not window.driver.find_elements(By.CSS_SELECTOR, "meta[http-equiv]")
 
 
