@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from handrail.local.ports import free_port
+from handrail.local.supervisor import SERVICES_END_S
 from handrail.testing.sinks import WebhookSink
 
 ROOT = Path(__file__).parents[3]
@@ -52,11 +53,34 @@ def ready(http: str) -> tuple[int, dict[str, object]]:
             return refused.code, json.load(refused)
 
 
+RESOLVER = """
+import socket, threading
+asked = socket.getaddrinfo
+
+def getaddrinfo(host, *rest, **more):
+    if host == "mute.example":
+        print('{"event": "asks a name server"}', flush=True)
+        threading.Event().wait()
+    return asked(host, *rest, **more)
+
+socket.getaddrinfo = getaddrinfo
+"""
+
+
 def test_a_kafka_that_is_not_there_is_told_and_sigterm_ends_it(tmp_path: Path) -> None:
+    """Also while the name server that knows the mail server does not answer."""
+    (tmp_path / "sitecustomize.py").write_text(RESOLVER, encoding="utf-8")
+    mails = {"SMTP": "mute.example:25", "MAIL_FROM": "handrail@example.com", "MAIL_TO": "ops@example.com"}
     http = f"127.0.0.1:{free_port()}"
     with (
         WebhookSink(500, 200) as sink,
-        monitor(tmp_path, HANDRAIL_MONITOR_WEBHOOK=sink.url, HANDRAIL_HTTP=http) as process,
+        monitor(
+            tmp_path,
+            PYTHONPATH=str(tmp_path),
+            HANDRAIL_HTTP=http,
+            HANDRAIL_MONITOR_WEBHOOK=sink.url,
+            **{f"HANDRAIL_MONITOR_{name}": value for name, value in mails.items()},
+        ) as process,
     ):
         got = sink.wait(lambda one: "kafka-away" in one["text"], 60)
         assert "What to do: See whether Kafka runs" in got["attachments"][0]["text"]
@@ -66,10 +90,11 @@ def test_a_kafka_that_is_not_there_is_told_and_sigterm_ends_it(tmp_path: Path) -
         with urllib.request.urlopen(f"http://{http}/metrics", timeout=5) as answer:
             assert 'handrail_service_info{service="monitor"} 1.0' in answer.read().decode()
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=40)
+        output, _ = process.communicate(timeout=SERVICES_END_S)
         assert process.returncode == 0, output
     events = [json.loads(line)["event"] for line in output.splitlines()]
     assert events.count("alert") == 1
+    assert events.count("asks a name server") == 1
     assert events.count("away") == 1  # said once, however often it was tried
     assert "Traceback" not in output
 

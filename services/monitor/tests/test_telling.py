@@ -77,6 +77,24 @@ async def test_a_mail_server_that_refuses_is_tried_again_only_where_that_may_hel
     assert caught.value.final is final
 
 
+@pytest.mark.parametrize("command", [b"EHLO", b"MAIL", b"RCPT", b"DATA"])
+async def test_a_mail_server_that_falls_mute_does_not_hold_up_who_gives_up(command: bytes) -> None:
+    with MailSink(mute_at=command) as sink:
+        telling = asyncio.create_task(Mail(smtp(sink), ("ops@example.com",)).tell(alert(), 60))
+        assert await asyncio.to_thread(sink.muted.wait, 10)
+        telling.cancel()
+        ended, _ = await asyncio.wait([telling], timeout=5)
+    assert ended == {telling}
+    assert telling.cancelled()
+
+
+async def test_a_mail_that_is_taken_is_told_also_when_the_server_says_no_good_bye() -> None:
+    with MailSink(mute_at=b"QUIT") as sink:
+        async with asyncio.timeout(10):
+            await Mail(smtp(sink), ("ops@example.com",)).tell(alert(), 60)
+        assert len(sink.got()) == 1
+
+
 async def test_nobody_there_is_no_end() -> None:
     with WebhookSink() as sink, MailSink() as mails:
         notifiers = [Webhook(sink.url), Mail(smtp(mails), ("ops@example.com",))]

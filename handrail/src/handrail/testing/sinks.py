@@ -95,10 +95,14 @@ class WebhookSink(Sink[dict[str, Any]]):
 
 
 class MailSink(Sink[EmailMessage]):
-    """As much of SMTP as a client needs that logs in nowhere. `answer` is what it says to the end of a mail."""
+    """As much of SMTP as a client needs that logs in nowhere. `answer` is what it says to the end of a mail.
 
-    def __init__(self, answer: str = "250 kept") -> None:
-        self._answer = answer
+    To the command `mute_at` it says nothing more, nor to what comes after it: `muted` is set then.
+    """
+
+    def __init__(self, answer: str = "250 kept", mute_at: bytes | None = None) -> None:
+        self._answer, self._mute_at = answer, mute_at
+        self.muted = threading.Event()
         super().__init__()
 
     @property
@@ -113,6 +117,10 @@ class MailSink(Sink[EmailMessage]):
                 self._say("220 sink")
                 for line in self.rfile:
                     word = line.strip().upper()
+                    if sink._mute_at and word.startswith(sink._mute_at):
+                        sink.muted.set()
+                        self.rfile.read()
+                        return
                     if word == b"DATA":
                         self._say("354 go on")
                         sink._take(self._data())

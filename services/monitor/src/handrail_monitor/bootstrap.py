@@ -82,7 +82,7 @@ class Monitor:
             finally:
                 telling.cancel()
                 await asyncio.gather(telling, return_exceptions=True)
-                await asyncio.to_thread(self._close)
+                await self._close()
         if self._failure is not None:
             raise self._failure
 
@@ -103,10 +103,9 @@ class Monitor:
     def _fail(self, error: HandrailError) -> None:
         self._failure = error
 
-    def _close(self) -> None:
-        self._feed.close()
-        self._reporter.close()
-        self._recorder.close()
+    async def _close(self) -> None:
+        """All at once: one after the other they could take longer than a service has to end."""
+        await asyncio.gather(*(asyncio.to_thread(one.close) for one in (self._feed, self._reporter, self._recorder)))
 
 
 async def _serve(env: Mapping[str, str]) -> None:
@@ -120,14 +119,15 @@ async def _serve(env: Mapping[str, str]) -> None:
 def main(env: Mapping[str, str]) -> int:
     """The exit code: 0 stopped, 1 only a new process can go on, 2 a file or setting is wrong (the log says why).
 
-    While Kafka is away it goes on, and tells.
+    While Kafka is away it goes on, and tells. The process is to end after it.
     """
     logs.configure(SERVICE)
     for name in ("faust", "mode", "aiokafka"):  # they repeat themselves while Kafka is away; we say it once
         logging.getLogger(name).setLevel(logging.CRITICAL)
     log = structlog.get_logger()
+    loop = asyncio.new_event_loop()  # never closed: that waits for threads of its own, which may ask a dead name server
     try:
-        asyncio.run(_serve(env))
+        loop.run_until_complete(_serve(env))
     except ConfigError as error:
         log.error("misconfigured", why=str(error))
         return 2

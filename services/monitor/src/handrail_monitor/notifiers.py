@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Protocol
 
 import aiohttp
@@ -13,6 +14,7 @@ from handrail_monitor.notices import chat, mail, text, title
 from handrail_monitor.settings import Smtp
 
 _REPLY_BYTES = 1_000
+_QUIT_S = 1.0
 
 
 class NotTold(Exception):
@@ -69,17 +71,19 @@ class Mail:
 
     async def tell(self, alert: Alert, within_s: float) -> None:
         smtp = self._smtp
+        client = aiosmtplib.SMTP(
+            hostname=smtp.host,
+            port=smtp.port,
+            use_tls=smtp.tls == "tls",
+            start_tls=smtp.tls == "starttls",
+            username=smtp.user,
+            password=smtp.password,
+            timeout=within_s,
+        )
         try:
-            refused, _ = await aiosmtplib.send(
-                mail(alert, smtp.sender, self._recipients),
-                hostname=smtp.host,
-                port=smtp.port,
-                use_tls=smtp.tls == "tls",
-                start_tls=smtp.tls == "starttls",
-                username=smtp.user,
-                password=smtp.password,
-                timeout=within_s,
-            )
+            await client.connect()
+            refused, _ = await client.send_message(mail(alert, smtp.sender, self._recipients))
+            await _part(client)
         except aiosmtplib.SMTPRecipientsRefused as error:
             final = all(one.code >= 500 for one in error.recipients)
             raise NotTold("the mail server refused every recipient", final=final) from None
@@ -87,5 +91,13 @@ class Mail:
             raise NotTold(f"the mail server answered {error.code}", final=error.code >= 500) from None
         except (aiosmtplib.SMTPException, TimeoutError, OSError) as error:
             raise NotTold(f"the mail server did not answer: {type(error).__name__}") from None
+        finally:
+            client.close()  # its `async with` says QUIT first, also when cancelled, and waits for an answer
         if refused:
             structlog.get_logger().warning("not told", notifier="mail", why=f"{len(refused)} recipients were refused")
+
+
+async def _part(client: aiosmtplib.SMTP) -> None:
+    """Say QUIT. The mail is the server's by now, whatever it answers (RFC 5321, 4.2.5)."""
+    with suppress(aiosmtplib.SMTPException, TimeoutError, OSError):
+        await client.quit(timeout=_QUIT_S)
