@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from handrail.errors import ConfigError
 from handrail.identity import run_id
 from handrail.telemetry import Telemetry
 from handrail.testing.otlp import Collector, edges
@@ -37,9 +38,9 @@ MALFORMED = [
 class Recorder:
     """Telemetry switched on, into memory."""
 
-    def __init__(self, service: str = "decision") -> None:
+    def __init__(self, service: str = "decision", *, unsampled: bool = False) -> None:
         self._exporter = InMemorySpanExporter()
-        self.telemetry = Tracing(service, SimpleSpanProcessor(self._exporter))
+        self.telemetry = Tracing(service, SimpleSpanProcessor(self._exporter), unsampled=unsampled)
 
     def spans(self) -> tuple[ReadableSpan, ...]:
         return self._exporter.get_finished_spans()
@@ -180,6 +181,27 @@ def test_a_failed_span_is_recorded_also_in_a_trace_that_is_not(recorder: Recorde
     (span,) = recorder.spans()
     assert (f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}") == (trace_id(context), context[36:52])
     assert span.context.trace_flags.sampled
+
+
+def test_what_is_not_sampled_is_sent_where_a_collector_keeps_it_and_marked_alone_so() -> None:
+    recorder = Recorder(unsampled=True)
+    telemetry = recorder.telemetry
+    context = telemetry.child(UNSAMPLED, RUN)
+    note(telemetry, parent=UNSAMPLED, context=context)
+    note(telemetry, parent=UNSAMPLED, context=telemetry.child(UNSAMPLED, RUN), error="transient")
+    note(telemetry, parent=PARENT)
+    assert not sampled(context), "what follows in other processes stays as it was decided"
+    left_out, failed, chosen = recorder.spans()
+    assert left_out.context.trace_flags.sampled, "or the exporter would drop it"
+    assert f"{left_out.context.span_id:016x}" == context[36:52]
+    marks = [(span.attributes or {}).get(names.SAMPLED) for span in (left_out, failed, chosen)]
+    assert marks == [False, None, None]
+
+
+@pytest.mark.parametrize("word", ["", "yes", "SEND"])
+def test_what_becomes_of_spans_that_are_not_sampled_is_said_by_one_of_two_words(word: str) -> None:
+    with pytest.raises(ConfigError, match="HANDRAIL_TRACES_UNSAMPLED=.*write send or drop"):
+        Telemetry.from_env("ingest", {"HANDRAIL_TRACES_UNSAMPLED": word})
 
 
 @pytest.mark.parametrize("switched_on", [True, False])

@@ -19,8 +19,10 @@ import yaml
 from handrail.health import HealthServer
 from handrail.local.broker_config import ONE_NODE, server_properties
 from handrail.local.jaeger import IMAGE as JAEGER
+from handrail.local.jaeger_config import configuration
 from handrail.local.services import SANDBOX, SERVICES, Service
 from handrail.settings import Settings
+from handrail.telemetry import SEND, UNSAMPLED
 from handrail.vitals import Vitals
 from handrail_console.web.settings import PageSettings
 from packaging.requirements import Requirement
@@ -40,9 +42,8 @@ OTLP, JAEGER_PAGE, PROMETHEUS, GRAFANA = 4318, 16686, 9090, 3000
 OWN_KAFKA = server_properties(port=1, controller_port=2, data=Path("data")).splitlines()
 READ = {
     "kafka": {"CLUSTER_ID", *(f"KAFKA_{line.partition('=')[0]}".upper().replace(".", "_") for line in OWN_KAFKA)},
-    # cmd/jaeger/internal/all-in-one.yaml of github.com/jaegertracing/jaeger, at the tag of handrail.local.jaeger.
-    "jaeger": {"JAEGER_LISTEN_HOST"},
-    "prometheus": set[str](),  # its command and its file tell it all
+    "jaeger": set[str](),  # their commands and files tell them all
+    "prometheus": set[str](),
     # GF_<SECTION>_<KEY> of conf/defaults.ini of github.com/grafana/grafana.
     "grafana": {
         *("GF_AUTH_DISABLE_LOGIN_FORM", "GF_AUTH_BASIC_ENABLED"),
@@ -179,6 +180,7 @@ def test_each_finds_kafka_its_files_and_its_folder(name: str) -> None:
         assert f"INSIDE://{settings.bootstrap}" in PARTS["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
         assert PARTS[name]["depends_on"]["provision"] == {"condition": "service_completed_successfully"}
         assert env(name)["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://jaeger:{OTLP}"
+        assert env(name)[UNSAMPLED] == SEND, "Jaeger keeps what was not sampled where its run fails"
     [volume] = PARTS[name]["volumes"]
     assert volume.partition(":")[2] == str(settings.home)
     assert f"install -d -o handrail -g handrail {settings.home}" in DOCKERFILE
@@ -231,6 +233,14 @@ def test_kafka_is_the_one_that_we_test_with() -> None:
 
 def test_jaeger_is_the_one_that_we_test_with() -> None:
     assert PARTS["jaeger"]["image"] == JAEGER
+    file = PROJECT / "deploy/jaeger/jaeger.yaml"
+    told = yaml.safe_load(file.read_text())
+    grpc = told["extensions"]["jaeger_query"]["grpc"]["endpoint"].rpartition(":")[2]
+    assert told == configuration("0.0.0.0", page=JAEGER_PAGE, otlp=OTLP, grpc=int(grpc)), f"mend {file.name} by hand"
+    [mounted] = PARTS["jaeger"]["volumes"]
+    source, folder, _ = mounted.split(":")
+    assert PROJECT / source == file.parent
+    assert PARTS["jaeger"]["command"] == [f"--config={folder}/{file.name}"]
 
 
 @pytest.mark.parametrize("name", sorted(FOREIGN))

@@ -49,6 +49,8 @@ WATCHED = (
 )
 CRASHES = ("crashed", "hung", "handler failed", "fenced", "misconfigured")
 PATIENCE_S = 30.0
+EARLY_S = 5
+"""How long this Jaeger keeps back what was not sampled."""
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -409,7 +411,8 @@ def jaeger() -> Jaeger:
     """A real Jaeger, to be run on ports of its own. One that is being built just now is waited for."""
     try:
         found = Jaeger.find(os.environ, Ports(0, 0, 0), lambda text: print(text))  # noqa: T201
-        return replace(found, ports=Ports(free_port(), free_port(), free_port()))  # only now: building takes minutes
+        ports = Ports(free_port(), free_port(), free_port())  # only now: building takes minutes
+        return replace(found, ports=ports, early_s=EARLY_S)
     except ConfigError as error:
         pytest.skip(f"no Jaeger: {error}")
 

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from handrail.local.asking import ask_all
 from handrail.local.go import BUILD_S
 from handrail.local.jaeger import Jaeger as LocalJaeger
+from handrail.telemetry import Telemetry
+from handrail.traceparent import trace_id
 from handrail_console.jaeger import Jaeger
 from handrail_console.tracetree import Tree, tree
 
@@ -127,6 +130,50 @@ def test_what_a_person_ordered_is_linked_from_the_run_to_their_order(
     (link,) = found.links
     order = told(eyes, link, lambda one: edges(one) >= ORDER_EDGES[name])
     assert edges(order) == ORDER_EDGES[name]
+
+
+def unsampled() -> str:
+    """A context of the outside world, which has decided not to record what begins here."""
+    return f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-00"
+
+
+def test_a_run_that_was_not_sampled_is_there_whole_when_it_failed_and_not_at_all_when_it_went_well(eyes: Company) -> None:
+    well, failed = eyes.orders(2)
+    eyes.publish(well, headers=[("traceparent", unsampled().encode())])
+    eyes.wait_for("done", well)
+    eyes.sandbox.order_faults("billing", {"kind": "503", "times": 1})
+    eyes.publish(failed, headers=[("traceparent", unsampled().encode())])
+    eyes.wait_for("done", failed)
+    expected = SERVICE_EDGES["retried"]
+    found = told(eyes, trace_of(eyes, failed), lambda one: edges(one) >= expected and len(one.roots) == 1)
+    assert edges(found) == expected
+    assert [root.service for root in found.roots] == ["ingest"]
+    assert Jaeger(eyes.traces.page).trace(trace_of(eyes, well)) is None  # what began before the other is decided by now
+
+
+def test_of_a_run_that_fails_later_is_there_what_was_just_before_and_all_after_it(eyes: Company) -> None:
+    """Hours later, say, with a person's decision between; here as soon as what was left out has been let go."""
+    telemetry = Telemetry.from_env("ingest", eyes.traces.settings())
+
+    def span(parent: str, stage: str, error: str | None = None) -> str:
+        context = telemetry.child(parent, keep=error is not None)
+        now = time.time_ns()
+        telemetry.record(
+            stage=stage, operation="process", parent=parent, context=context, error=error, start_ns=now, end_ns=now
+        )
+        return context
+
+    def fail(context: str) -> list[str]:
+        span(span(span(context, "before"), "failed", "transient"), "after")
+        found = told(eyes, str(trace_id(context)), lambda one: len(one.nodes()) >= 3)
+        return [node.place for node in found.nodes()]
+
+    late = span(unsampled(), "early")
+    for _ in range(2):  # when the second is there, both the first early span and another after it were let go
+        span(unsampled(), "of another")
+        assert fail(unsampled()) == ["before", "failed", "after"]
+    assert fail(late) == ["before", "failed", "after"]
+    telemetry.shutdown()
 
 
 def test_jaeger_lists_every_service(eyes: Company, orders: dict[str, Any]) -> None:

@@ -8,7 +8,8 @@ end, so that a batch of a thousand records opens no context manager:
     telemetry.record(stage=…, operation="process", parent=message.traceparent, context=context, start_ns=…, end_ns=…)
 
 Whether a run is recorded is decided once, where it comes in, by OTEL_TRACES_SAMPLER; the decision travels in the sampled
-flag. A failure turns the flag on: the span that failed and all that follows it are recorded in any case.
+flag. A failure turns the flag on: the span that failed and all that follows it are recorded in any case. What comes before
+it is sent as well where a collector is there to keep it (HANDRAIL_TRACES_UNSAMPLED=send, docs/adr/0017).
 
 Without OTEL_EXPORTER_OTLP_ENDPOINT nothing is recorded, and nothing of OpenTelemetry is imported.
 """
@@ -19,6 +20,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from handrail.errors import ConfigError
 from handrail.traceparent import derived_traceparent, kept, valid_traceparent
 
 if TYPE_CHECKING:
@@ -50,6 +52,11 @@ SYSTEM_OPERATION = "handrail.system.operation"
 HTTP_METHOD = "http.request.method"
 HTTP_STATUS = "http.response.status_code"
 ERROR_TYPE = "error.type"
+SAMPLED = "handrail.sampled"
+"""False on a span that the sampler left out; a collector keeps it where its run fails. Absent on all others."""
+
+UNSAMPLED = "HANDRAIL_TRACES_UNSAMPLED"
+SEND, DROP = "send", "drop"
 
 ALLOWED = frozenset(
     {
@@ -87,8 +94,12 @@ class Telemetry:
 
         Spans are exported over OTLP/HTTP (protobuf) when OTEL_EXPORTER_OTLP_ENDPOINT or
         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set and OTEL_SDK_DISABLED is not "true". `service` is the service's short
-        name, such as "ingest".
+        name, such as "ingest". HANDRAIL_TRACES_UNSAMPLED says what becomes of spans that are not sampled: `drop`, the
+        default, or `send`, marked by `SAMPLED`. Raises ConfigError for another word.
         """
+        unsampled = env.get(UNSAMPLED, DROP)
+        if unsampled not in (SEND, DROP):
+            raise ConfigError(f"{UNSAMPLED}={unsampled!r}: write {SEND} or {DROP}")
         endpoint = env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
         if not endpoint and env.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             endpoint = env["OTEL_EXPORTER_OTLP_ENDPOINT"].rstrip("/") + "/v1/traces"
@@ -96,7 +107,7 @@ class Telemetry:
             return Telemetry()
         from handrail.tracing import Tracing  # here, so that nothing of OpenTelemetry is loaded while it is off
 
-        return Tracing.to_endpoint(service, endpoint)
+        return Tracing.to_endpoint(service, endpoint, unsampled=unsampled == SEND)
 
     @property
     def on(self) -> bool:

@@ -25,7 +25,7 @@ from opentelemetry.trace import (
 
 from handrail import telemetry as names
 from handrail.telemetry import Attributes, Telemetry
-from handrail.traceparent import SAMPLED, TRACEPARENT, kept, trace_of
+from handrail.traceparent import SAMPLED, TRACEPARENT, trace_of
 
 SHUTDOWN_S = 2.0
 QUEUE = 16_384
@@ -44,23 +44,26 @@ class Tracing(Telemetry):
     and a batch has no current span.
     """
 
-    def __init__(self, service: str, processor: SpanProcessor) -> None:
+    def __init__(self, service: str, processor: SpanProcessor, *, unsampled: bool = False) -> None:
+        """With `unsampled` spans that the sampler left out are handed on too, with the attribute `SAMPLED` false."""
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": names.SERVICE_PREFIX + service}), shutdown_on_exit=False
         )
         self._provider.add_span_processor(processor)
         self._processor = processor
+        self._unsampled = unsampled
         self._scope = InstrumentationScope(names.SCOPE)
         self._random = random.Random()
 
     @classmethod
-    def to_endpoint(cls, service: str, endpoint: str) -> Tracing:
+    def to_endpoint(cls, service: str, endpoint: str, *, unsampled: bool = False) -> Tracing:
         """Export to a collector over OTLP/HTTP, in batches, from a thread of its own.
 
         When the collector is slow or gone, spans are dropped; no message waits for it.
         """
         exporter = OTLPSpanExporter(endpoint=endpoint)
-        return cls(service, BatchSpanProcessor(exporter, max_queue_size=QUEUE, schedule_delay_millis=DELAY_MS))
+        batches = BatchSpanProcessor(exporter, max_queue_size=QUEUE, schedule_delay_millis=DELAY_MS)
+        return cls(service, batches, unsampled=unsampled)
 
     @property
     def on(self) -> bool:
@@ -104,17 +107,20 @@ class Tracing(Telemetry):
         link: str | None = None,
     ) -> None:
         given = context or self.child(parent)
-        own = _context(kept(given) if error else given, remote=False)
-        if own is None or not own.trace_flags.sampled:
+        own = _context(given, remote=False)
+        if own is None:
+            return
+        sampled = own.trace_flags.sampled or bool(error)
+        if not (sampled or self._unsampled):
             return
         above, linked = _context(parent, remote=True), _context(link, remote=True)
         self._processor.on_end(
             ReadableSpan(
                 name=f"{operation} {stage}",
-                context=own,
+                context=_flagged(own),
                 parent=above if above is not None and above.trace_id == own.trace_id else None,
                 resource=self._provider.resource,
-                attributes=_attributes(stage, operation, attributes, error),
+                attributes=_attributes(stage, operation, attributes, error, sampled),
                 links=[Link(linked)] if linked is not None else (),
                 kind=_kind(operation),
                 status=_ERROR if error else _UNSET,
@@ -138,6 +144,11 @@ def _context(traceparent: str | None, *, remote: bool) -> SpanContext | None:
     return SpanContext(int(match[1], 16), int(match[2], 16), remote, TraceFlags(int(match[3], 16)))
 
 
+def _flagged(own: SpanContext) -> SpanContext:
+    """With the sampled flag on: an exporter lets nothing else pass."""
+    return SpanContext(own.trace_id, own.span_id, own.is_remote, TraceFlags(own.trace_flags | SAMPLED))
+
+
 def _kind(operation: str) -> SpanKind:
     if operation in names.CLIENT_OPERATIONS:
         return SpanKind.CLIENT
@@ -148,7 +159,7 @@ def _kind(operation: str) -> SpanKind:
 
 
 def _attributes(
-    stage: str, operation: str, given: Attributes | None, error: str | None
+    stage: str, operation: str, given: Attributes | None, error: str | None, sampled: bool
 ) -> dict[str, str | int | float | bool]:
     found: dict[str, str | int | float | bool] = {names.STAGE: stage}
     kind = names.MESSAGING_TYPES.get(operation)
@@ -159,4 +170,6 @@ def _attributes(
             found[name] = value[: names.MAX_TEXT] if isinstance(value, str) else value
     if error:
         found[names.ERROR_TYPE] = error if _ERROR_TYPE.fullmatch(error) else _OTHER
+    if not sampled:
+        found[names.SAMPLED] = False
     return found

@@ -6,18 +6,20 @@ import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from urllib.parse import urlsplit
 
 import yaml
 
 from handrail.errors import ConfigError
 from handrail.local.go import GoProgram, NoGo
+from handrail.local.jaeger_config import EARLY_S, configuration
 from handrail.local.ports import LOOPBACK, free_port, holder, is_free
 from handrail.local.services import Program
 from handrail.settings import JAEGER_PORT
+from handrail.telemetry import SEND, UNSAMPLED
 
 PROGRAM = GoProgram(
     "jaeger", "github.com/jaegertracing/jaeger", "v1.76.0", "cmd/jaeger", takes="some 4 minutes on a quick machine"
@@ -25,11 +27,9 @@ PROGRAM = GoProgram(
 IMAGE = "jaegertracing/jaeger:2.13.0"
 """The release that the module's v1.76.0 is: both numbers are of one commit."""
 OTLP_PORT = 4318
-KEPT_TRACES = 50_000
 _DOCKER_S = 5.0
 _CLEAR_S = 20.0
 PULL_S = 600.0
-_STORE = "memory"
 _CONFIG = "jaeger.yaml"
 _IN_THE_CONTAINER = "/etc/jaeger.yaml"
 
@@ -57,6 +57,7 @@ class Jaeger:
 
     ports: Ports
     program: Path | None
+    early_s: int = EARLY_S
 
     @classmethod
     def find(cls, env: Mapping[str, str], ports: Ports, say: Callable[[str], None]) -> Self:
@@ -98,6 +99,7 @@ class Jaeger:
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.otlp,
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{self.otlp}/v1/traces",
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            UNSAMPLED: SEND,
         }
 
     def process(self, folder: Path) -> Program:
@@ -105,7 +107,8 @@ class Jaeger:
         folder.mkdir(parents=True, exist_ok=True)
         file = _file(folder)
         host = LOOPBACK if self.program else "0.0.0.0"
-        file.write_text(yaml.safe_dump(configuration(self.ports, host), sort_keys=False), encoding="utf-8")
+        told = configuration(host, **asdict(self.ports), early_s=self.early_s)
+        file.write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
         if self.program is not None:
             return Program("jaeger", (str(self.program), "--config", str(file)), page=self.page)
         name = _container(file)
@@ -117,28 +120,6 @@ def run_image(name: str, file: Path, ports: Ports) -> tuple[str, ...]:
     published = [part for port in (ports.page, ports.otlp) for part in ("-p", f"{LOOPBACK}:{port}:{port}")]
     mounted = ("-v", f"{file}:{_IN_THE_CONTAINER}:ro")
     return ("docker", "run", "--rm", "--name", name, *published, *mounted, IMAGE, "--config", _IN_THE_CONTAINER)
-
-
-def configuration(ports: Ports, host: str) -> dict[str, Any]:
-    """Jaeger's own configuration: OTLP in, memory, page and API out; no other port is opened."""
-    return {
-        "service": {
-            "extensions": ["jaeger_storage", "jaeger_query"],
-            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["jaeger_storage_exporter"]}},
-            "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "warn"}},
-        },
-        "extensions": {
-            "jaeger_storage": {"backends": {_STORE: {"memory": {"max_traces": KEPT_TRACES}}}},
-            "jaeger_query": {
-                "storage": {"traces": _STORE},
-                "enable_tracing": False,  # of its own queries
-                "http": {"endpoint": f"{host}:{ports.page}"},
-                "grpc": {"endpoint": f"{host}:{ports.grpc}"},
-            },
-        },
-        "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"{host}:{ports.otlp}"}}}},
-        "exporters": {"jaeger_storage_exporter": {"trace_storage": _STORE}},
-    }
 
 
 def docker_answers(env: Mapping[str, str]) -> bool:
