@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 from handrail.contracts import Contracts
 from handrail.errors import Failure
-from handrail.flow import Advance, Flow, Flows, HumanVerdict, Prepared, RunState, StepOutcome, Values, advance
+from handrail.flow import (
+    Advance,
+    Flow,
+    Flows,
+    HumanVerdict,
+    Prepared,
+    RunState,
+    StepFailing,
+    StepOutcome,
+    Values,
+    advance,
+)
 from handrail.flow.tasks import task_id
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +124,9 @@ class Runner:
             "replay": False,
         } | more
         return self.feed(StepOutcome(step, revision, status, response=response, at=self._tick(), **told))  # type: ignore[arg-type]
+
+    def failing(self, step: str = "invoice", revision: int = 1) -> Advance:
+        return self.feed(StepFailing(step, revision, "transient", "billing answered 503", 1, self._tick()))
 
     def verdict(self, verdict: str, task: str | None = None, step: str = "review") -> Advance:
         task = task or (self.state.task if self.state else None) or "none"
@@ -315,6 +329,37 @@ def test_a_replayed_dead_letter_acts_again_with_the_next_revision(flow: Flow, co
     moved = run.outcome(revision=2)
     assert moved.done is not None
     assert moved.transitions[0]["first_failure_at"] == 2_100
+
+
+def test_a_step_that_begins_to_fail_goes_on_and_tells_since_when(flow: Flow, contracts: Contracts) -> None:
+    run = Runner(flow, contracts)
+    run.prepare()
+    moved = run.failing()
+    since = run.at
+    assert told(moved) == [("acting", "acting", "failing")]
+    (one,) = moved.transitions
+    assert (one["reason"], one["attempts"]) == ("transient: billing answered 503", 1)
+    assert (one["first_failure_at"], one["at"]) == (since, since)
+    assert one["failure_class"] is None, "the run has not failed by it"
+    assert (moved.commands, moved.tasks, moved.done, moved.give_up) == ((), (), None, None)
+    moved = run.outcome(attempts=2)
+    assert moved.transitions[0]["first_failure_at"] == since
+    assert moved.state is not None
+    assert moved.state.first_failure_at is None
+
+
+def test_a_failure_that_is_told_late_or_of_another_revision_moves_nothing(flow: Flow, contracts: Contracts) -> None:
+    run = Runner(flow, contracts)
+    assert run.failing().ignored == "there is no such run"
+    run.prepare()
+    assert run.failing(revision=2).ignored is not None
+    assert run.failing(step="copy").ignored is not None
+    run.outcome("failed", first_failure_at=2_100)
+    assert run.failing().ignored is not None
+    run.outcome("failed", replay=True)
+    assert run.failing().ignored is not None, "it is of the revision before"
+    moved = run.failing(revision=2)
+    assert moved.transitions[0]["first_failure_at"] == 2_100, "it has failed since the first revision did"
 
 
 def test_a_failure_may_go_to_a_person_instead_of_the_dead_letters(by_hand: Flow, contracts: Contracts) -> None:

@@ -9,7 +9,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from handrail.contracts import Contracts
-from handrail.flow import Advance, Flow, Flows, HumanVerdict, Prepared, RunState, StepOutcome, Values, advance
+from handrail.flow import (
+    Advance,
+    Flow,
+    Flows,
+    HumanVerdict,
+    Prepared,
+    RunState,
+    StepFailing,
+    StepOutcome,
+    Values,
+    advance,
+)
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -98,6 +109,18 @@ class Runs(RuleBasedStateMachine):
     def fresh_outcome(self, status: str, replay: bool) -> None:
         if self.commands:
             self.outcome(*self.commands[-1], status, replay)
+
+    @rule(step=st.sampled_from(["invoice", "copy", "sign"]), revision=st.integers(0, 3), fresh=st.booleans())
+    def failing(self, step: str, revision: int, fresh: bool) -> None:
+        if fresh and self.commands:
+            step, revision = self.commands[-1]
+        before = self.state
+        moved = self.feed(StepFailing(step, revision, "transient", None, 1, self.tick()))
+        if moved.ignored is None:
+            assert before is not None
+            assert (step, revision) == self.commands[-1]
+            assert (before.state, [each["state"] for each in moved.transitions]) == ("acting", ["acting"])
+            assert moved.commands == moved.tasks == ()
 
     @rule(pick=st.integers(0, 9), verdict=st.sampled_from(["approve", "reject", "done"]))
     def verdict(self, pick: int, verdict: Any) -> None:

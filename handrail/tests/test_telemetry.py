@@ -200,7 +200,7 @@ def test_what_is_not_sampled_is_sent_where_a_collector_keeps_it_and_marked_alone
 
 @pytest.mark.parametrize("word", ["", "yes", "SEND"])
 def test_what_becomes_of_spans_that_are_not_sampled_is_said_by_one_of_two_words(word: str) -> None:
-    with pytest.raises(ConfigError, match="HANDRAIL_TRACES_UNSAMPLED=.*write send or drop"):
+    with pytest.raises(ConfigError, match=r"HANDRAIL_TRACES_UNSAMPLED=.*write send or drop"):
         Telemetry.from_env("ingest", {"HANDRAIL_TRACES_UNSAMPLED": word})
 
 

@@ -36,12 +36,13 @@ PLAIN_EDGES: frozenset[Edge] = frozenset(
     }
 )
 RETRY: Edge = ("action.call", "action.call")
-GAVE_UP: Edge = ("action.call", "decision.process")
+FAILING: Edge = ("action.call", "decision.process")
+"""That it failed, at once and, where it was given up, in the end."""
 LETTER: Edge = ("decision.process", "recovery.process")
 VERDICT: Edge = ("decision.process", "decision.process")
 SERVICE_EDGES: dict[str, frozenset[Edge]] = {
-    "retried": PLAIN_EDGES | {RETRY},
-    "replayed": PLAIN_EDGES | {RETRY, GAVE_UP, LETTER},
+    "retried": PLAIN_EDGES | {RETRY, FAILING},
+    "replayed": PLAIN_EDGES | {RETRY, FAILING, LETTER},
     "reviewed": PLAIN_EDGES | {VERDICT},
 }
 ORDER_EDGES: dict[str, frozenset[Edge]] = {
@@ -137,7 +138,9 @@ def unsampled() -> str:
     return f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-00"
 
 
-def test_a_run_that_was_not_sampled_is_there_whole_when_it_failed_and_not_at_all_when_it_went_well(eyes: Company) -> None:
+def test_a_run_that_was_not_sampled_is_there_whole_when_it_failed_and_not_at_all_when_it_went_well(
+    eyes: Company,
+) -> None:
     well, failed = eyes.orders(2)
     eyes.publish(well, headers=[("traceparent", unsampled().encode())])
     eyes.wait_for("done", well)

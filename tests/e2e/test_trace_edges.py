@@ -40,10 +40,7 @@ SERVICE_EDGES: frozenset[Edge] = PLAIN_EDGES | {
     ("action.call", "action.call"),  # refused, so tried again: the attempts of one command are a chain
     ("action.verify", "action.verify"),  # it is not there yet: asked again
     ("action.verify", "action.call"),  # it is surely not there: called again
-    (
-        "action.call",
-        "decision.process",
-    ),  # the outcome of a call that failed for good; and its replay, from the same bytes
+    ("action.call", "decision.process"),  # a call failed, at first or for good; and its replay, from the same bytes
     ("decision.process", "recovery.process"),  # the dead letter of that outcome
 }
 
@@ -128,13 +125,14 @@ def told(running: Company) -> Iterator[dict[str, Told]]:
     running.wait_for("done", replayed)
     whole = {f"{service}.process": 1 for service in ("ingest", "transform", "action")}
     whole |= {"decision.process": 2, "action.call": 1, "action.verify": 1}
+    failing = whole | {"decision.process": 3}
     yield teller.gather(
         {
             "plain": whole,
-            "retried": whole | {"action.call": 2},
-            "reply lost": whole,
-            "promised": whole | {"action.call": 2, "action.verify": 3},
-            "replayed": whole | {"action.process": 2, "action.call": 8, "decision.process": 4, "recovery.process": 1},
+            "retried": failing | {"action.call": 2},
+            "reply lost": failing,
+            "promised": failing | {"action.call": 2, "action.verify": 3},
+            "replayed": whole | {"action.process": 2, "action.call": 8, "decision.process": 5, "recovery.process": 1},
             "invalid": {"ingest.process": 1, "recovery.process": 1},
         }
     )

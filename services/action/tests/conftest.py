@@ -23,7 +23,7 @@ from handrail.testing.driver import StageDriver
 from handrail.testing.memory import MemoryBroker
 from handrail_action.bootstrap import encoder
 from handrail_action.calls import Job, Reply
-from handrail_action.effects import COMMAND, TABLES, Effects
+from handrail_action.effects import COMMAND, FAILING, OUTCOME, TABLES, Effects
 
 ROOT = Path(__file__).parents[3]
 SETTLE, WITHIN = 300, 10_000
@@ -188,9 +188,17 @@ class Bench:
             self.pass_time(step_ms)
         raise AssertionError(f"nobody called within {within_ms} ms; outcomes so far: {self.outcomes()}")
 
-    def outcomes(self) -> list[dict[str, Any]]:
+    def told(self) -> list[tuple[str, dict[str, Any]]]:
+        """What decision hears, in order: contract and body."""
         records = self.broker.records("order-to-invoice.decision")
-        return [contracts().decode(record.value or b"")[1] for record in records]
+        found = [contracts().decode(record.value or b"") for record in records]
+        return [(contract.name, body) for contract, body in found]
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        return [body for contract, body in self.told() if contract == OUTCOME]
+
+    def failings(self) -> list[dict[str, Any]]:
+        return [body for contract, body in self.told() if contract == FAILING]
 
     def outcome(self) -> dict[str, Any]:
         """The only outcome there is, after everything has come to rest."""

@@ -193,6 +193,13 @@ def outcomes_of(world: World) -> dict[str, str]:
     found = world.bench.outcomes()
     keys = [f"{each['run']}/{each['step']}/r{each['revision']}" for each in found]
     assert sorted(keys) == sorted(world.commands), "exactly one outcome for each command"
+    failing = {each["run"]: each["at"] for each in world.bench.failings()}
+    assert len(failing) == len(world.bench.failings()), "at most once for each command"
+    for each in found:
+        first = each["first_failure_at"]
+        assert failing.get(each["run"], first) == first
+        if each["status"] == "verified":
+            assert failing.get(each["run"]) == first, "what failed and went well in the end was told of meanwhile"
     return dict(zip((each["run"] for each in found), (each["status"] for each in found), strict=True))
 
 

@@ -76,6 +76,61 @@ def test_a_503_is_tried_again_with_the_same_key_and_not_before_its_backoff(bench
     assert outcome["first_failure_at"] == outcome["started_at"]
 
 
+def test_decision_hears_of_the_first_failure_while_the_call_is_tried_again_and_of_that_alone(
+    bench: Make, invoice_body: Make
+) -> None:
+    b = bench()
+    b.command(id="the command", traceparent=UNSAMPLED)
+    failed_at = b.clock.now()
+    b.phone.says(503, "closed for lunch")
+    b.driver.drain()
+    ((contract, failing),) = b.told()
+    assert contract == "handrail/step-failing.v1"
+    assert (failing["step"], failing["revision"], failing["attempts"]) == ("invoice", 1, 1)
+    assert (failing["failure_class"], failing["reason"]) == ("transient", "billing answered 503: closed for lunch")
+    assert failing["at"] == failed_at
+    meta = envelope.read_internal(b.broker.records("order-to-invoice.decision")[0].headers)
+    assert (meta.cause, meta.route) == ("the command", "7")
+    assert meta.traceparent is not None
+    assert meta.traceparent.endswith("-01"), "what fails is recorded from here on"
+    b.pass_time(200)
+    b.phone.says(503)
+    b.driver.drain()
+    b.wait_until_called()
+    b.phone.says(201, invoice_body())
+    b.driver.drain()
+    b.phone.says(200, invoice_body())
+    b.driver.drain()
+    assert [contract for contract, _ in b.told()] == ["handrail/step-failing.v1", "handrail/outcome.v1"]
+    assert b.outcome()["first_failure_at"] == failed_at
+
+
+@pytest.mark.parametrize("how", ["lost", "crash", "429"])
+def test_also_a_lost_reply_a_cut_off_call_and_a_refusal_for_now_are_told_at_once(bench: Make, how: str) -> None:
+    b = bench()
+    b.command()
+    match how:
+        case "lost":
+            b.phone.give(trouble="lost", detail="billing: ServerDisconnectedError")
+        case "crash":
+            b.crash()
+            b.pass_time(DEAD_AT + SETTLE)
+        case "429":
+            b.phone.says(429, retry_after="30")
+    b.driver.drain()
+    expected = "rate_limited" if how == "429" else "unknown_outcome"
+    assert [each["failure_class"] for each in b.failings()] == [expected]
+    assert b.outcomes() == []
+
+
+def test_what_fails_for_good_at_once_is_told_by_its_outcome_alone(bench: Make) -> None:
+    b = bench()
+    b.command()
+    b.phone.says(422, "credit refused")
+    assert b.outcome()["status"] == "failed"
+    assert b.failings() == []
+
+
 def test_a_refused_connection_is_transient_and_needs_no_question(bench: Make) -> None:
     b = bench()
     b.command()
@@ -592,7 +647,7 @@ def test_the_outcome_names_its_cause_and_carries_the_trace(bench: Make, invoice_
     b.driver.drain()
     b.pass_time(SETTLE)
     b.driver.drain()
-    (record,) = b.broker.records("order-to-invoice.decision")
+    *_, record = b.broker.records("order-to-invoice.decision")
     meta = envelope.read_internal(record.headers)
     assert meta.cause == "the command"
     assert meta.route == "7"
@@ -608,7 +663,7 @@ def test_the_outcome_of_a_failure_has_its_run_recorded_from_there_on(bench: Make
     b.driver.drain()
     b.pass_time(SETTLE)
     b.driver.drain()
-    (record,) = b.broker.records("order-to-invoice.decision")
+    *_, record = b.broker.records("order-to-invoice.decision")
     assert b.outcome()["failure_class"] is not None
     assert envelope.read_internal(record.headers).traceparent == UNSAMPLED[:-2] + "01"
 

@@ -163,6 +163,27 @@ def test_time_to_recovery_with_what_is_still_open(queries: Queries) -> None:
     ]
 
 
+def test_a_call_that_is_still_tried_again_is_open_since_its_first_failure_and_no_failed_run(
+    place: Place, contracts: Contracts, records: Any
+) -> None:
+    told = History(records)
+    failing = {"step": "invoice", "attempts": 1, "first_failure_at": START + 2 * MIN, "reason": "transient: a 503"}
+    begin = [
+        (0, "prepared", "prepared", {}),
+        (1, "acting", "next", {"step": "invoice"}),
+        (2, "acting", "failing", failing),
+    ]
+    told.run("A1", "AUTO", *begin)
+    told.run("A2", "AUTO", *begin, (7, "done", "outcome", failing | {"attempts": 3, "reason": "invoice verified"}))
+    with Ledger(place, contracts) as ledger:
+        ledger.apply(told.all)
+    queries = Queries.open(place)
+    of_all = [row for row in rows(queries, "measure_recovery") if row[0] == "all"]
+    assert of_all == [("all", FIRST, 2, 1, 1, 0, START + 2 * MIN, 1, 0, 0, 5 * MIN, None)]
+    assert queries.all(text("SELECT * FROM measure_failed_runs")) == []
+    queries.close()
+
+
 def test_duplicate_prevention(queries: Queries) -> None:
     """Four stopped, one found later: 4 / 5."""
     assert rows(queries, "measure_duplicates") == [("all", FIRST, 4, 1, 0.8)]

@@ -54,6 +54,19 @@ def test_a_good_run_is_told_in_words(ledger: Ledger, desk: Any, records: Any) ->
     ]
 
 
+def test_a_run_whose_call_is_tried_again_says_since_when_it_fails(ledger: Ledger, desk: Any, records: Any) -> None:
+    begin = good_run(records)[:3]
+    since = begin[0].timestamp + 2_000
+    why = {"reason": "transient: billing answered 503", "first_failure_at": since, "at": since}
+    ledger.apply([*begin, records.transition(4, "acting", "failing", step="invoice", attempts=1, **why)])
+    output = desk(app, "show", RUN).output
+    assert "Step invoice began to fail, and is tried again: transient: billing answered 503.\n" in output
+    assert "It is acting at step invoice, failing for 58.0 s now, and tried again by itself.\n" in output
+    assert "transient: billing answered 503" in desk(app, "list").output
+    ledger.apply([records.transition(5, "done", "outcome", step="invoice", attempts=2, first_failure_at=since)])
+    assert "failing for" not in desk(app, "show", RUN).output
+
+
 def test_a_run_that_waits_for_a_person_says_how_to_answer(ledger: Ledger, desk: Any, records: Any) -> None:
     ledger.apply(
         [

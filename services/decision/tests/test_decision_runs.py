@@ -66,6 +66,11 @@ class Flowing:
         }
         self._send("handrail/outcome.v1", body | fields, id)
 
+    def failing(self, revision: int = 1) -> None:
+        body = {"run": RUN.id, "flow": FLOW, "version": 1, "step": "invoice", "revision": revision,
+                "failure_class": "transient", "reason": "billing answered 503", "attempts": 1, "at": 15}  # fmt: skip
+        self._send("handrail/step-failing.v1", body, f"failing {revision}")
+
     def verdict(self, verdict: str, task: str, step: str = "review", trace: str = TRACE) -> None:
         body = {"run": RUN.id, "flow": FLOW, "version": 1, "task": task, "step": step, "verdict": verdict, "by": "ada",
                 "reason": "because", "at": 30}  # fmt: skip
@@ -193,6 +198,19 @@ def test_an_unknown_outcome_goes_to_a_person_and_stays_with_them(flow: Flowing) 
     assert flow.states[-1] == "done-by-hand"
     assert len(flow.commands) == 1
     assert len(flow.done) == 1
+
+
+def test_a_step_that_begins_to_fail_is_told_and_its_outcome_still_ends_the_run(flow: Flowing) -> None:
+    flow.prepared()
+    flow.failing()
+    flow.failing()  # the same message again
+    assert flow.states == ["prepared", "decided", "acting", "acting"]
+    told = flow.transitions[-1]
+    assert (told["event"], told["at"], told["first_failure_at"], told["failure_class"]) == ("failing", 15, 15, None)
+    assert told["reason"] == "transient: billing answered 503"
+    assert (len(flow.commands), flow.tasks, flow.stage.letters()) == (1, [], [])
+    flow.outcome("verified", attempts=2, first_failure_at=15)
+    assert flow.states[-1] == "done"
 
 
 def test_a_failed_outcome_is_a_dead_letter_of_its_step_and_run(flow: Flowing) -> None:

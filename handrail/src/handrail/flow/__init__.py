@@ -11,7 +11,7 @@ from handrail.flow.engine import advance
 from handrail.flow.loading import Flows
 from handrail.flow.mapping import Mapping
 from handrail.flow.model import FlowFile, Step
-from handrail.flow.run import Advance, Event, HumanVerdict, Prepared, RunState, StepOutcome, Values
+from handrail.flow.run import Advance, Event, HumanVerdict, Prepared, RunState, StepFailing, StepOutcome, Values
 from handrail.flow.system import Operation, System
 from handrail.flow.table import Decision, Table
 
@@ -28,6 +28,7 @@ __all__ = [
     "Prepared",
     "RunState",
     "Step",
+    "StepFailing",
     "StepOutcome",
     "System",
     "Table",

@@ -32,6 +32,7 @@ from handrail.flow.run import (
     HumanVerdict,
     Prepared,
     RunState,
+    StepFailing,
     StepOutcome,
     Values,
 )
@@ -54,6 +55,8 @@ def advance(flow: Flow, state: RunState | None, event: Event, view: Values) -> A
     match event:
         case Prepared():
             return _prepared(flow, state, event, view)
+        case StepFailing():
+            return _failing(flow, state, event, view)
         case StepOutcome():
             return _outcome(flow, state, event, view)
         case HumanVerdict():
@@ -223,6 +226,22 @@ def _new(flow: Flow, event: Prepared) -> RunState:
     )
 
 
+def _failing(flow: Flow, state: RunState | None, event: StepFailing, view: Values) -> Advance:
+    """The step goes on, but no longer well: whoever looks at the run sees since when. Its failure class is not told as one
+    of the run, which has not failed by it."""
+    why_not = _stale(state, event)
+    if state is not None and why_not is None and state.state != ACTING:
+        why_not = f"the run is {state.state}: how its step went is known"
+    if why_not or state is None:
+        return Advance(state, ignored=why_not)
+    turn = _Turn(flow, state, event.at, view)
+    first = _earliest(state.first_failure_at, event.at)
+    reason = f"{event.failure_class}: {event.reason}" if event.reason else event.failure_class
+    turn.change(first_failure_at=first)
+    turn.move(ACTING, "failing", reason=reason, attempts=event.attempts, first_failure_at=first)
+    return turn.ended()
+
+
 def _outcome(flow: Flow, state: RunState | None, event: StepOutcome, view: Values) -> Advance:
     why_not = _stale_outcome(state, event)
     if why_not or state is None:
@@ -238,14 +257,20 @@ def _outcome(flow: Flow, state: RunState | None, event: StepOutcome, view: Value
     return _in_trouble(turn, event)
 
 
-def _stale_outcome(state: RunState | None, event: StepOutcome) -> str | None:
-    """Why an outcome moves nothing; None when it does."""
+def _stale(state: RunState | None, event: StepFailing | StepOutcome) -> str | None:
+    """Why what a step tells is not of where the run is; None when it is."""
     if state is None:
         return "there is no such run"
     if event.step != state.step or event.revision != state.revision:
         return f"it is of {event.step} r{event.revision}, and the run is at {state.step} r{state.revision}"
-    if state.state == ACTING:
-        return None
+    return None
+
+
+def _stale_outcome(state: RunState | None, event: StepOutcome) -> str | None:
+    """Why an outcome moves nothing; None when it does."""
+    why_not = _stale(state, event)
+    if why_not or state is None or state.state == ACTING:
+        return why_not
     if state.state == FAILED and event.replay:
         return None if event.status == "failed" else f"only a failure can be replayed, and this is {event.status}"
     return f"the run is {state.state}: the outcome is known already"

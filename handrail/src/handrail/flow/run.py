@@ -88,6 +88,18 @@ class StepOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class StepFailing:
+    """A command's first call failed, and is tried again (the contract `handrail/step-failing.v1`)."""
+
+    step: str
+    revision: int
+    failure_class: str
+    reason: str | None
+    attempts: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class HumanVerdict:
     """What a person decided about a task."""
 
@@ -99,7 +111,7 @@ class HumanVerdict:
     at: int
 
 
-Event: TypeAlias = Prepared | StepOutcome | HumanVerdict
+Event: TypeAlias = Prepared | StepFailing | StepOutcome | HumanVerdict
 
 
 @dataclass(frozen=True, slots=True)

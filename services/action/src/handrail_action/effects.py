@@ -25,6 +25,7 @@ from handrail_action.calls import Job, Kind, Reply
 
 COMMAND = "handrail/command.v1"
 OUTCOME = "handrail/outcome.v1"
+FAILING = "handrail/step-failing.v1"
 TABLES = {"effects": "handrail/effect.v1", "queues": "handrail/effect-queue.v1"}
 TIMER = "effect"
 SEND_WINDOW_MS = 5_000
@@ -79,8 +80,13 @@ class Effects:
     def _safely(self, step: Callable[[Row, View], list[Output]], row: Row, view: View) -> list[Output]:
         """Whatever goes wrong with a command that could be decoded, decision hears of it: nothing is left open for ever."""
         called = row["state"] in ("intent", "accepted", "unknown")
+        failed_before = row["first_failure_at"] is not None
         try:
-            return step(row, view)
+            outputs = step(row, view)
+            begins_to_fail = row["first_failure_at"] is not None and not failed_before
+            if begins_to_fail and view.get("effects", row["id"]) is not None:
+                outputs.append(self._failing(row))
+            return outputs
         except Exception as error:
             info = classify(error)
             if info.error_class is ErrorClass.CRITICAL:
@@ -307,6 +313,18 @@ class Effects:
             "traceparent": kept(row["traceparent"]),
         }
 
+    def _failing(self, row: Row) -> Output:
+        """Decision hears of the first failure at once: until the outcome, which may take hours, nobody else would."""
+        command = self.decode(row["command"])
+        body = {
+            **{name: command[name] for name in ("run", "flow", "version", "step", "revision")},
+            "failure_class": row["failure_class"],
+            "reason": row["reason"],
+            "attempts": row["attempts"],
+            "at": row["first_failure_at"],
+        }
+        return self._to_decision(row, command, FAILING, "failing", body)
+
     # --- ends
 
     def _end(
@@ -330,22 +348,28 @@ class Effects:
             "ended_at": view.now,
             "first_failure_at": row["first_failure_at"],
         }
-        outcome = Output(
-            f"{command['flow']}.decision",
-            OUTCOME,
-            command["route"],
-            body=body,
-            run=Run(command["run"], command["flow"], command["version"]),
-            id=output_id(row["id"], "outcome", 0),
-            cause=row["cause"],
-            traceparent=row["traceparent"],
-        )
+        outcome = self._to_decision(row, command, OUTCOME, "outcome", body)
         view.put("effects", row["id"], None)
         view.set_timer(TIMER, row["id"], None)
         queue = view.get("queues", command["route"])
         left = [each for each in queue["effects"] if each != row["id"]] if queue else []
         view.put("queues", command["route"], {"route": command["route"], "effects": left} if left else None)
         return [outcome]
+
+    def _to_decision(
+        self, row: Row, command: Mapping[str, Any], contract: str, name: str, body: Mapping[str, Any]
+    ) -> Output:
+        """On the run's own way: what is told of one command stays in order."""
+        return Output(
+            f"{command['flow']}.decision",
+            contract,
+            command["route"],
+            body=body,
+            run=Run(command["run"], command["flow"], command["version"]),
+            id=output_id(row["id"], name, 0),
+            cause=row["cause"],
+            traceparent=row["traceparent"],
+        )
 
     def _first_of(self, route: str, view: View) -> Mapping[str, Any] | None:
         queue = view.get("queues", route)

@@ -71,6 +71,8 @@ def _sentence(run: Row, one: Row, tasks: dict[str, Row]) -> str:
             return f"Step {step} is next." + _waiting(one, tasks)
         case "skipped":
             return sentence(f"step {step} was skipped: {reason}")
+        case "failing":
+            return sentence(f"step {step} began to fail, and is tried again: {reason}")
         case "outcome":
             return _outcome(one, step, reason, tasks)
         case "replay":
@@ -123,7 +125,15 @@ def _standing(run: Row, transitions: Sequence[Row], now: int) -> str:
         calls = f"; {count(attempts, 'attempt')}" if attempts else ""
         return f"{_ENDINGS[run['state']]} after {took}{calls}."
     at = f" at step {run['step']}" if run["step"] else ""
+    if since := _failing_since(transitions):
+        return f"It is {run['state']}{at}, failing for {span(now - since)} now, and tried again by itself."
     return f"It is {run['state']}{at}, for {span(now - run['updated_at'])} now."
+
+
+def _failing_since(transitions: Sequence[Row]) -> int | None:
+    """Since when what it does now has failed; None when that goes well, as far as anybody knows."""
+    last = transitions[-1] if transitions else None
+    return last["first_failure_at"] if last is not None and last["event"] == "failing" else None
 
 
 def _next_steps(run: Row, letters: Sequence[Row], tasks: Sequence[Row], now: int) -> tuple[str, ...]:

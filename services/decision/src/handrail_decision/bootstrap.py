@@ -11,7 +11,7 @@ from handrail.flow.run import ENDS
 from handrail.service import Deployment, Plan
 from handrail.spec import Spec
 
-from handrail_decision.handler import HUMAN_DECISION, OUTCOME, PREPARED, TABLES, Decide, continues
+from handrail_decision.handler import FAILING, HUMAN_DECISION, OUTCOME, PREPARED, TABLES, Decide, continues
 
 
 def plans(deployment: Deployment) -> list[Plan]:
@@ -34,7 +34,7 @@ def _spec(deployment: Deployment, name: str) -> Spec:
     return Spec(
         name=f"{name}.decision",
         inbox=f"{name}.decision",
-        accepts=frozenset({PREPARED, OUTCOME, HUMAN_DECISION}),
+        accepts=frozenset({PREPARED, FAILING, OUTCOME, HUMAN_DECISION}),
         handler=Decide(flow, decode),
         partitions=deployment.partitions,
         knows=lambda asked, version: asked != name or flows.get(name, version) is not None,

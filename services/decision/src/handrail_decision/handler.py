@@ -6,13 +6,25 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from handrail.flow import Advance, Event, Flow, HumanVerdict, Prepared, RunState, StepOutcome, Values, advance
+from handrail.flow import (
+    Advance,
+    Event,
+    Flow,
+    HumanVerdict,
+    Prepared,
+    RunState,
+    StepFailing,
+    StepOutcome,
+    Values,
+    advance,
+)
 from handrail.flow.run import ENDS
 from handrail.identity import output_id
 from handrail.message import Due, Finished, GiveUp, Message, Output, Run
 from handrail.pending import View
 
 PREPARED = "handrail/prepared.v1"
+FAILING = "handrail/step-failing.v1"
 OUTCOME = "handrail/outcome.v1"
 HUMAN_DECISION = "handrail/human-decision.v1"
 RUNS, TASKS = "runs", "tasks"
@@ -51,6 +63,9 @@ class Decide:
             return Prepared(body["run"], message.key, body["event"], body["request"], dedupe, message.time)
         if message.type == HUMAN_DECISION:
             return HumanVerdict(body["task"], body["step"], body["verdict"], body["by"], body["reason"], body["at"])
+        if message.type == FAILING:
+            told = (body[name] for name in ("step", "revision", "failure_class", "reason", "attempts", "at"))
+            return StepFailing(*told)
         return StepOutcome(
             step=body["step"],
             revision=body["revision"],
