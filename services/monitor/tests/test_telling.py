@@ -147,6 +147,32 @@ class Desk:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
+async def test_they_end_also_in_the_moment_in_which_an_answer_comes() -> None:
+    """In Python 3.11 that answer swallows the cancellation: seen in 13 to 16 of 100 mails under way."""
+    with MailSink() as sink:
+        for moment in range(100):
+            outlet = Outlet("mail", Mail(smtp(sink), ("ops@example.com",)), lambda *_: None, ManualClock(T0))
+            outlet.offer(alert())
+            running = asyncio.create_task(Outlets([outlet], ["mail"]).run())
+            await asyncio.sleep(moment / 10_000)
+            running.cancel()
+            ended, _ = await asyncio.wait([running], timeout=5)
+            assert ended, f"cancelled after {moment / 10:g} ms it did not end"
+
+
+async def test_an_error_of_our_own_ends_all_of_them_and_is_raised() -> None:
+    """Else monitor would go on, and tell nobody any more."""
+
+    def fails(*_: object) -> None:
+        raise ValueError("a bug")
+
+    outlets = Outlets([Outlet(name, Script(), fails, ManualClock(T0)) for name in ("log", "webhook")], ["webhook"])
+    outlets.tell(alert())
+    async with asyncio.timeout(5):
+        with pytest.raises(ValueError, match="a bug"):
+            await outlets.run()
+
+
 async def test_what_fails_is_tried_again_further_and_further_apart_and_in_order() -> None:
     webhook = Script(NotTold("500"), NotTold("500"), NotTold("500"))
     desk = Desk(log=Script(), webhook=webhook)

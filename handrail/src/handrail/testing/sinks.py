@@ -6,6 +6,7 @@ import json
 import socketserver
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -114,6 +115,10 @@ class MailSink(Sink[EmailMessage]):
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
+                with suppress(ConnectionError):  # whoever gives up in the midst of a mail just goes
+                    self._serve()
+
+            def _serve(self) -> None:
                 self._say("220 sink")
                 for line in self.rfile:
                     word = line.strip().upper()

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
+from handrail.cancelling import cancelled
 from handrail.clock import SystemClock
 from handrail.contracts import Contracts
 from handrail.errors import ConfigError, Unreachable
@@ -58,12 +59,15 @@ async def serve(settings: Settings) -> None:
             # Before it has looked there may be no such topic, and a broker may make one of its own for whoever writes.
             reporting(settings.bootstrap, contracts, figures.SERVICE, lambda: vitals() if follower.seen.at else []),
         ):
-            following = asyncio.create_task(follower.run())
+            stop = asyncio.Event()
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, following.cancel)
+                loop.add_signal_handler(number, stop.set)
+            following, stopping = asyncio.create_task(follower.run()), asyncio.create_task(stop.wait())
+            await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await cancelled(following, stopping)
             with suppress(asyncio.CancelledError):
-                await following
+                following.result()
 
 
 def main(env: Mapping[str, str]) -> int:

@@ -11,6 +11,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 import structlog
+from handrail.cancelling import cancelled
 from handrail.clock import SystemClock
 from handrail.contracts import Contracts
 from handrail.errors import ConfigError, HandrailError
@@ -75,14 +76,15 @@ class Monitor:
             self._reporter.start()
             telling = asyncio.create_task(self._outlets.run())
             try:
-                while not stop.is_set() and self._failure is None:
+                while not (stop.is_set() or self._failure or telling.done()):
                     more = self._turn()
                     with suppress(TimeoutError):
                         await asyncio.wait_for(stop.wait(), SOON_S if more else TICK_S)
             finally:
-                telling.cancel()
-                await asyncio.gather(telling, return_exceptions=True)
+                await cancelled(telling)
                 await self._close()
+            if telling.done() and not telling.cancelled():
+                telling.result()  # it has ended by an error of ours, and nobody would be told any more
         if self._failure is not None:
             raise self._failure
 
@@ -133,6 +135,9 @@ def main(env: Mapping[str, str]) -> int:
         return 2
     except HandrailError as error:
         log.error("ended", code=1, why=str(error))
+        return 1
+    except Exception:
+        log.exception("crashed", code=1)
         return 1
     log.info("ended", code=0)
     return 0

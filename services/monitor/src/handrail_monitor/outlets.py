@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 
 import structlog
+from handrail.cancelling import cancelled
 from handrail.clock import Clock
 
 from handrail_monitor.alerts import Alert
@@ -105,16 +105,14 @@ class Outlets:
                 self._outlets[name].offer(alert)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled, or until one of them ends, by an error of ours. Raises that error."""
         tasks = [asyncio.create_task(one.run(), name=one.name) for one in self._outlets.values()]
         try:
-            await asyncio.gather(*tasks)
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                with suppress(asyncio.CancelledError):
-                    await task
+            await cancelled(*tasks)
+        for task in ended:
+            task.result()
 
 
 def outlets_of(telling: Telling, wanted: Iterable[str], told: Told, clock: Clock) -> Outlets:
