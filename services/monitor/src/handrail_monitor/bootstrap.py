@@ -27,6 +27,7 @@ from handrail_monitor.alerts import Alert
 from handrail_monitor.feed import Feed
 from handrail_monitor.hearing import Heard, Hearing
 from handrail_monitor.limits import Limits
+from handrail_monitor.lookups import Loop
 from handrail_monitor.outlets import outlets_of
 from handrail_monitor.record import Recorder
 from handrail_monitor.settings import Telling
@@ -121,15 +122,15 @@ async def _serve(env: Mapping[str, str]) -> None:
 def main(env: Mapping[str, str]) -> int:
     """The exit code: 0 stopped, 1 only a new process can go on, 2 a file or setting is wrong (the log says why).
 
-    While Kafka is away it goes on, and tells. The process is to end after it.
+    While Kafka is away it goes on, and tells.
     """
     logs.configure(SERVICE)
     for name in ("faust", "mode", "aiokafka"):  # they repeat themselves while Kafka is away; we say it once
         logging.getLogger(name).setLevel(logging.CRITICAL)
     log = structlog.get_logger()
-    loop = asyncio.new_event_loop()  # never closed: that waits for threads of its own, which may ask a dead name server
     try:
-        loop.run_until_complete(_serve(env))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(_serve(env))
     except ConfigError as error:
         log.error("misconfigured", why=str(error))
         return 2
