@@ -12,7 +12,7 @@ from typing import Any
 
 from handrail.identity import letter_id, run_id
 from handrail_chaos.checker_stage import digest_of
-from handrail_chaos.evidence import Effect, Evidence, Published, Record, Role, Stage, Topic
+from handrail_chaos.evidence import NOTICE, Effect, Evidence, Published, Record, Role, Stage, Topic
 from handrail_chaos.gathering import deployment
 
 FLOW, SOURCE = "order-to-invoice", "ingest.orders.order-accepted"
@@ -75,7 +75,7 @@ class World:
     # --- the way of an event
 
     def publish(self, order: str, revision: int | None, fate: str = "done", partition: int = 0) -> Record:
-        """One record of the source: fate is done, rejected, invalid, undecodable, manual, failed or replayed."""
+        """One record of the source: fate is done, retried, rejected, invalid, undecodable, manual, failed or replayed."""
         identity = None if fate == "undecodable" or revision is None else f"{order}/{revision}"
         body = None if fate == "undecodable" else {"order_id": order, "revision": revision}
         record = self.add(SOURCE, partition, key=order.encode(), body=body)
@@ -126,6 +126,14 @@ class World:
         status = "failed" if failed else "unknown" if fate == "manual" else "verified"
         if status == "verified":
             self.effects.append(Effect(len(self.effects) + 1, "billing", "invoice", identity, key, len(self.effects)))
+        if fate == "retried":
+            notice = self.add(
+                DECISION, partition, f"f-{key}", key=order.encode(), cause=command.event, contract=NOTICE,
+                body=body | {"at": 5},
+            )  # fmt: skip
+            self.mark(DECISION, notice)
+            self.move(run, identity, "acting", notice)
+            body = body | {"first_failure_at": 5}
         outcome = self.add(
             DECISION, partition, f"o-{key}", key=order.encode(), cause=command.event, contract="handrail/outcome.v1",
             body=body | {"status": status},

@@ -34,8 +34,8 @@ history = sibling("checker_history")
 World = history.World
 FLOW, SOURCE = history.FLOW, history.SOURCE
 INGEST, TRANSFORM, DECISION, ACTION = history.INGEST, history.TRANSFORM, history.DECISION, history.ACTION
-OUTCOME = "handrail/outcome.v1"
-FATES = ("done", "rejected", "invalid", "undecodable", "manual", "failed", "replayed")
+OUTCOME, NOTICE = "handrail/outcome.v1", history.NOTICE
+FATES = ("done", "retried", "rejected", "invalid", "undecodable", "manual", "failed", "replayed")
 
 
 def run(identity: str) -> str:
@@ -248,6 +248,38 @@ def a_key_out_of_order_in_the_books(world: Any) -> None:
     world.effects[world.effects.index(second)] = replace(first, id=second.id)
 
 
+def a_first_failure_that_nobody_was_told_of(world: Any) -> None:
+    """With its mark and its transition, as by a build that does not tell it."""
+    world.publish("60", 1, "retried")
+    notice = world.find(DECISION, lambda each: each.contract == NOTICE)
+    world.drop(DECISION, notice)
+    world.unmark(DECISION, notice.event)
+    told = world.find("runs", lambda each: each.cause == notice.event)
+    last = world.find("runs", lambda each: each.id == f"{run('60/1')}-4")
+    world.drop("runs", told)
+    world.change("runs", last, id=told.id, body={**last.body, "sequence": 3})
+
+
+def a_first_failure_that_is_told_after_its_outcome(world: Any) -> None:
+    world.publish("60", 1, "retried")
+    notice, outcome = (
+        world.find(DECISION, lambda each, of=of: each.contract == of and each.body and each.body["run"] == run("60/1"))
+        for of in (NOTICE, OUTCOME)
+    )
+    world.swap(DECISION, notice, outcome)
+
+
+def a_key_out_of_order_after_a_first_failure(world: Any) -> None:
+    """The notice came in time, and the outcome after that of the next command."""
+    world.publish("60", 1, "retried")
+    world.publish("60", 2)
+    first, second = (
+        world.find(DECISION, lambda each, of=of: each.contract == OUTCOME and each.body["run"] == run(of))
+        for of in ("60/1", "60/2")
+    )
+    world.swap(DECISION, first, second)
+
+
 DEFECTS: list[tuple[Callable[[Any], None], dict[str, str]]] = [
     (acknowledged_but_not_there, {"lost": "was acknowledged, and it is not there"}),
     (without_any_trace_after_ingest, {"lost": "12/3: it ended nowhere", "torn": "has passed it"}),
@@ -276,6 +308,9 @@ DEFECTS: list[tuple[Callable[[Any], None], dict[str, str]]] = [
     (an_open_transaction, {"torn": "an open transaction hides its end"}),
     (a_failed_outcome_with_an_effect, {"torn": "is failed, and there is an effect"}),
     (a_key_out_of_order_inside, {"order": "which came later"}),
+    (a_first_failure_that_nobody_was_told_of, {"torn": "60/1.*failed first at 5, and before it None was told"}),
+    (a_first_failure_that_is_told_after_its_outcome, {"torn": "no outcome follows", "order": "which came later"}),
+    (a_key_out_of_order_after_a_first_failure, {"order": f"{ACTION}.*which came later"}),
     (a_key_out_of_order_in_the_books, {"order": "published later|came later"}),
 ]
 

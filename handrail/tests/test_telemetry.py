@@ -40,7 +40,8 @@ class Recorder:
 
     def __init__(self, service: str = "decision", *, unsampled: bool = False) -> None:
         self._exporter = InMemorySpanExporter()
-        self.telemetry = Tracing(service, SimpleSpanProcessor(self._exporter), unsampled=unsampled)
+        processor = SimpleSpanProcessor(self._exporter)
+        self.telemetry = Tracing(service, processor, processor if unsampled else None)
 
     def spans(self) -> tuple[ReadableSpan, ...]:
         return self._exporter.get_finished_spans()
@@ -196,6 +197,15 @@ def test_what_is_not_sampled_is_sent_where_a_collector_keeps_it_and_marked_alone
     assert f"{left_out.context.span_id:016x}" == context[36:52]
     marks = [(span.attributes or {}).get(names.SAMPLED) for span in (left_out, failed, chosen)]
     assert marks == [False, None, None]
+
+
+def test_what_was_not_sampled_takes_no_room_from_what_is_to_be_kept() -> None:
+    kept_ones, left_out = InMemorySpanExporter(), InMemorySpanExporter()
+    telemetry = Tracing("decision", SimpleSpanProcessor(kept_ones), SimpleSpanProcessor(left_out))
+    for error in (None, "transient", None):
+        note(telemetry, parent=UNSAMPLED, context=telemetry.child(UNSAMPLED, RUN), error=error)
+    note(telemetry, parent=PARENT)
+    assert [len(one.get_finished_spans()) for one in (kept_ones, left_out)] == [2, 2]
 
 
 @pytest.mark.parametrize("word", ["", "yes", "SEND"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from handrail_chaos.checker_effects import check_effects
+from handrail_chaos.checker_effects import check_effects, check_notices
 from handrail_chaos.checker_ends import Ends, Place
 from handrail_chaos.checker_order import check_order
 from handrail_chaos.checker_stage import StageView, check_hidden, check_outputs
@@ -61,6 +61,7 @@ def check(evidence: Evidence) -> Verdict:
     check_outputs(evidence, views, found)
     ends.check(found)
     check_effects(evidence, ends, found)
+    check_notices(evidence, ends, found)
     check_order(evidence, views, ends, found)
     acknowledged = {one.name for one in evidence.published if one.acknowledged}
     return Verdict(

@@ -9,7 +9,7 @@ from collections import Counter
 
 from handrail_chaos.checker_ends import Ends
 from handrail_chaos.checker_words import Findings
-from handrail_chaos.evidence import Evidence, Role
+from handrail_chaos.evidence import NOTICE, Evidence, Record, Role
 
 OUTCOME = "handrail/outcome.v1"
 
@@ -29,7 +29,7 @@ def check_effects(evidence: Evidence, ends: Ends, found: Findings) -> None:
             found.torn(name, f"there is an effect by the key {key}, and no command of it")
     for key in {call.key for call in evidence.calls if call.key is not None} - commands - set(made):
         found.torn(_name(ends, key), f"there was a call with the key {key}, and there is no command of it")
-    for topic in sorted({topic for stage in evidence.stages if stage.role is Role.ACTION for topic in stage.each}):
+    for topic in _action_topics(evidence):
         for record in evidence.topic(topic).records:
             body = record.body
             if record.contract != OUTCOME or body is None:
@@ -42,6 +42,35 @@ def check_effects(evidence: Evidence, ends: Ends, found: Findings) -> None:
                 found.torn(name, f"the outcome of {key} is {body['status']}, and there is no effect in the books")
             if body["status"] == "failed" and made[key]:
                 found.torn(name, f"the outcome of {key} is failed, and there is an effect in the books")
+
+
+def check_notices(evidence: Evidence, ends: Ends, found: Findings) -> None:
+    """Of what failed at first and went well in the end, decision heard meanwhile: once, and before the outcome."""
+    for topic in _action_topics(evidence):
+        notices: dict[str | None, Record] = {}
+        for record in evidence.topic(topic).records:
+            body = record.body
+            if body is None:
+                continue
+            if record.contract == NOTICE:
+                if record.cause in notices:
+                    found.twice(ends.name_of_run(body["run"]), f"{topic} tells twice that {body['step']} began to fail")
+                notices[record.cause] = record
+                continue
+            if record.contract != OUTCOME:
+                continue
+            first, notice = body.get("first_failure_at"), notices.pop(record.cause, None)
+            told = notice.body["at"] if notice is not None and notice.body is not None else None
+            if told != first and (told is not None or body["status"] in ("verified", "accepted")):
+                why = f"its outcome says that {body['step']} failed first at {first}, and before it {told} was told"
+                found.torn(ends.name_of_run(body["run"]), why)
+        for record in notices.values():
+            run = record.body["run"] if record.body is not None else ""
+            found.torn(ends.name_of_run(run), f"{topic} tells of a first failure that no outcome follows")
+
+
+def _action_topics(evidence: Evidence) -> list[str]:
+    return sorted({topic for stage in evidence.stages if stage.role is Role.ACTION for topic in stage.each})
 
 
 def _commands(evidence: Evidence) -> set[str]:

@@ -42,7 +42,7 @@ def _outputs(evidence: Evidence, view: StageView, topic: str, found: Findings) -
     where = {event: (partition, event) for partition, event in keys}
     last: dict[tuple[int, bytes, int], tuple[int, str]] = {}
     firsts: dict[tuple[str | None, int], Record] = {}  # one that comes again is twice, whenever it comes
-    for record in evidence.topic(topic).records:
+    for record in evidence.topic(topic).outputs:
         firsts.setdefault((record.cause, record.partition), record)
     for record in firsts.values():
         place = where.get(record.cause or "")

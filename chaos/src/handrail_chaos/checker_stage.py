@@ -16,17 +16,14 @@ from typing import Any
 from handrail.identity import letter_id
 
 from handrail_chaos.checker_words import Findings
-from handrail_chaos.evidence import Evidence, Record, Role, Stage, Table
+from handrail_chaos.evidence import NOTICE, Evidence, Record, Role, Stage, Table
 
 DIGEST = 16
 _PIN, _REPLAY_POSITION, _DEAD = b"m/", b"p/replay", b"X"
 _OPEN_ROWS = (b"t/effects/", b"t/queues/", b"c/")
 """Rows of an action stage that are there only while a call is under way."""
 
-_BESIDE = "handrail/step-failing.v1"
-"""What action may tell of a command before its one outcome."""
-
-_MOVING = ("handrail/prepared.v1", "handrail/outcome.v1")
+_MOVING = ("handrail/prepared.v1", NOTICE, "handrail/outcome.v1")
 
 Place = tuple[int, str]
 """An input: its partition and its event."""
@@ -242,7 +239,7 @@ def check_outputs(evidence: Evidence, views: list[StageView], found: Findings) -
 
 
 def _one_each(evidence: Evidence, view: StageView, topic: str, found: Findings) -> None:
-    counts = Counter(record.cause for record in evidence.topic(topic).records if record.contract != _BESIDE)
+    counts = Counter(record.cause for record in evidence.topic(topic).outputs)
     for place in view.keys:
         count = counts[place[1]]
         if count > 1:
@@ -254,7 +251,7 @@ def _one_each(evidence: Evidence, view: StageView, topic: str, found: Findings) 
 
 
 def _moves(evidence: Evidence, view: StageView, found: Findings) -> None:
-    """An event or an outcome always moves its run, and the run tells of it; a person's verdict may come too late."""
+    """An event, a first failure or an outcome always moves its run, which tells of it; a verdict may come too late."""
     told = {record.cause for record in evidence.topic("runs").records}
     for record in view.inbox.records:
         place = (record.partition, record.event)

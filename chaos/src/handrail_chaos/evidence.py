@@ -57,6 +57,10 @@ class Record:
     replay: int = 0
 
 
+NOTICE = "handrail/step-failing.v1"
+"""Action tells that a command's first call has failed, before its one outcome."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """Every committed record of a topic, by partition and offset, in this order.
@@ -70,6 +74,11 @@ class Topic:
     records: tuple[Record, ...] = ()
     ends: Mapping[int, int] = field(default_factory=dict)
     hidden: tuple[int, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Record, ...]:
+        """Without notices, which are told beside the one output of an input."""
+        return tuple(record for record in self.records if record.contract != NOTICE)
 
 
 class Role(StrEnum):

@@ -19,12 +19,12 @@ from handrail_demo.plain import PlainContracts
 from handrail_sandbox.books import MOST, Books
 
 from handrail_chaos.errors import ChaosError
-from handrail_chaos.evidence import Call, Effect, Evidence, Published, Record, Role, Stage, Topic
+from handrail_chaos.evidence import NOTICE, Call, Effect, Evidence, Published, Record, Role, Stage, Topic
 
 _HR = struct.Struct(">BI16sHHH")
 _REPLAY = struct.Struct(">BIIqH")
 _IDENTIFYING = ("order_id", "revision")
-_OUTCOME = "handrail/outcome.v1"
+_TELLING = ("handrail/outcome.v1", NOTICE)
 _COMPACTED, _RAW = (".state", ".delayed"), (".marks", ".state", ".delayed")
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -132,7 +132,7 @@ class _Reading:
         )
 
     def _body(self, topic: str, contract: str | None, value: bytes | None) -> Mapping[str, Any] | None:
-        if value is None or not (topic in self.bodies or topic in self.sources or contract == _OUTCOME):
+        if value is None or not (topic in self.bodies or topic in self.sources or contract in _TELLING):
             return None
         try:
             body = self._contracts.decode(value)[1]

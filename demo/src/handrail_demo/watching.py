@@ -14,7 +14,7 @@ from handrail_demo.plain import PlainContracts
 ENDED = frozenset({"done", "rejected", "failed", "done-by-hand"})
 RESTING = ENDED | {"waiting", "manual"}
 _SIGNS = "action.billing.state"
-"""Each attempt at a call is seen there, while its run has nothing to tell until the outcome."""
+"""Each attempt at a call is seen there; its run tells of the first that failed, and of the outcome."""
 _TOPICS = ("runs", "dead-letters", "recovery.states", _SIGNS)
 
 

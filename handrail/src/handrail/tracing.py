@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
+import time
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -44,8 +45,11 @@ class Tracing(Telemetry):
     and a batch has no current span.
     """
 
-    def __init__(self, service: str, processor: SpanProcessor, *, unsampled: bool = False) -> None:
-        """With `unsampled` spans that the sampler left out are handed on too, with the attribute `SAMPLED` false."""
+    def __init__(self, service: str, processor: SpanProcessor, unsampled: SpanProcessor | None = None) -> None:
+        """`unsampled` gets the spans that the sampler left out, with the attribute `SAMPLED` false.
+
+        It has a queue of its own: when there are too many of them, none of the others is dropped for it.
+        """
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": names.SERVICE_PREFIX + service}), shutdown_on_exit=False
         )
@@ -61,9 +65,12 @@ class Tracing(Telemetry):
 
         When the collector is slow or gone, spans are dropped; no message waits for it.
         """
-        exporter = OTLPSpanExporter(endpoint=endpoint)
-        batches = BatchSpanProcessor(exporter, max_queue_size=QUEUE, schedule_delay_millis=DELAY_MS)
-        return cls(service, batches, unsampled=unsampled)
+
+        def batches() -> BatchSpanProcessor:
+            exporter = OTLPSpanExporter(endpoint=endpoint)
+            return BatchSpanProcessor(exporter, max_queue_size=QUEUE, schedule_delay_millis=DELAY_MS)
+
+        return cls(service, batches(), batches() if unsampled else None)
 
     @property
     def on(self) -> bool:
@@ -111,10 +118,11 @@ class Tracing(Telemetry):
         if own is None:
             return
         sampled = own.trace_flags.sampled or bool(error)
-        if not (sampled or self._unsampled):
+        processor = self._processor if sampled else self._unsampled
+        if processor is None:
             return
         above, linked = _context(parent, remote=True), _context(link, remote=True)
-        self._processor.on_end(
+        processor.on_end(
             ReadableSpan(
                 name=f"{operation} {stage}",
                 context=_flagged(own),
@@ -132,9 +140,13 @@ class Tracing(Telemetry):
 
     def shutdown(self) -> None:
         # The processor's own bound is 30 s; a collector that is gone must not hold up the end of a service.
-        worker = threading.Thread(target=self._provider.shutdown, name="telemetry-shutdown", daemon=True)
-        worker.start()
-        worker.join(SHUTDOWN_S)
+        ends = [self._provider.shutdown, *([self._unsampled.shutdown] if self._unsampled else [])]
+        workers = [threading.Thread(target=end, name="telemetry-shutdown", daemon=True) for end in ends]
+        deadline = time.monotonic() + SHUTDOWN_S
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
 
 
 def _context(traceparent: str | None, *, remote: bool) -> SpanContext | None:

@@ -54,6 +54,10 @@ def test_a_good_run_is_told_in_words(ledger: Ledger, desk: Any, records: Any) ->
     ]
 
 
+def failing_later(records: Any, since: int) -> list[Any]:
+    return [records.transition(1, "acting", "failing", run="3" * 36, at=since + 1, first_failure_at=since + 1)]
+
+
 def test_a_run_whose_call_is_tried_again_says_since_when_it_fails(ledger: Ledger, desk: Any, records: Any) -> None:
     begin = good_run(records)[:3]
     since = begin[0].timestamp + 2_000
@@ -61,10 +65,17 @@ def test_a_run_whose_call_is_tried_again_says_since_when_it_fails(ledger: Ledger
     ledger.apply([*begin, records.transition(4, "acting", "failing", step="invoice", attempts=1, **why)])
     output = desk(app, "show", RUN).output
     assert "Step invoice began to fail, and is tried again: transient: billing answered 503.\n" in output
-    assert "It is acting at step invoice, failing for 58.0 s now, and tried again by itself.\n" in output
+    assert "It is acting at step invoice, which has failed for 58.0 s and is not recovered yet.\n" in output
+    assert "it is tried again. See how the system is: handrail alerts" in output
+    assert "nothing has moved" not in output
     assert "transient: billing answered 503" in desk(app, "list").output
+    ledger.apply([records.transition(1, "acting", "next", run="2" * 36), *failing_later(records, since)])
+    listed = json.loads(desk(app, "list", "--failing", "--json").output)
+    assert [row["run"] for row in listed] == [RUN, "3" * 36]
+    assert "… and 1 more" in desk(app, "list", "--failing", "--limit", "1").output
     ledger.apply([records.transition(5, "done", "outcome", step="invoice", attempts=2, first_failure_at=since)])
-    assert "failing for" not in desk(app, "show", RUN).output
+    assert "has failed for" not in desk(app, "show", RUN).output
+    assert [row["run"] for row in json.loads(desk(app, "list", "--failing", "--json").output)] == ["3" * 36]
 
 
 def test_a_run_that_waits_for_a_person_says_how_to_answer(ledger: Ledger, desk: Any, records: Any) -> None:

@@ -1,6 +1,6 @@
 """The run engine: `advance(flow, state, event, view) -> Advance`. Pure: no I/O, and the clock is the event's.
 
-    (none) -> prepared -> decided -> acting(step) ... -> done
+    (none) -> prepared -> decided -> acting(step) [-> acting, failing] ... -> done
                              |          |  \\- failed: the outcome becomes a dead letter, whose replay acts again
                              |          \\---- manual: nobody knows, or the flow hands over: done-by-hand | failed
                              |-> waiting(review | approval step) -> next step | rejected | done-by-hand

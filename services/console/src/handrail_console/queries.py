@@ -9,7 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Select, Table, Text, and_, case, column, func, or_, select, table
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    Text,
+    and_,
+    case,
+    column,
+    exists,
+    func,
+    or_,
+    select,
+    table,
+)
 from sqlalchemy.sql.selectable import TableClause
 
 from handrail_console import schema
@@ -22,6 +37,14 @@ from handrail_console.standing import Standing, Watchman, standing
 Row = dict[str, Any]
 ENDS = ("done", "rejected", "failed", "compensated", "cancelled", "done-by-hand")
 """States of a run after which nothing more happens."""
+_IS_FAILING = and_(
+    schema.RUNS.c.state == "acting",
+    exists().where(
+        schema.TRANSITIONS.c.run == schema.RUNS.c.run,
+        schema.TRANSITIONS.c.sequence == schema.RUNS.c.sequence,
+        schema.TRANSITIONS.c.event == "failing",
+    ),
+)
 _BRIEF = [each for each in schema.LETTERS.c if each.name not in ("value", "stack")]
 
 
@@ -101,21 +124,29 @@ class Queries:
         flow: str | None = None,
         limit: int = 20,
         after: tuple[int, str] | None = None,
+        failing: bool = False,
     ) -> list[Row]:
-        """The runs that moved last, newest first; `after` is `updated_at` and id of the run that comes before them."""
+        """The runs that moved last, newest first; `after` is `updated_at` and id of the run that comes before them.
+
+        With `failing` those whose step has begun to fail and has no outcome yet, the one that began first before the others.
+        """
         runs = schema.RUNS
         asked = _narrowed(select(runs), [(runs.c.state, states), (runs.c.flow, _one(flow))])
+        if failing:
+            return [_parsed(row) for row in self.all(asked.where(_IS_FAILING).order_by(runs.c.updated_at).limit(limit))]
         if after is not None:
             at, run = after
             same_time = and_(runs.c.updated_at == at, runs.c.run > run)
             asked = asked.where(runs.c.updated_at <= at, or_(runs.c.updated_at < at, same_time))
         return [_parsed(row) for row in self.all(asked.order_by(runs.c.updated_at.desc(), runs.c.run).limit(limit))]
 
-    def count_runs(self, states: Sequence[str] = (), flow: str | None = None) -> int:
+    def count_runs(self, states: Sequence[str] = (), flow: str | None = None, *, failing: bool = False) -> int:
         runs = schema.RUNS
         asked = _narrowed(
             select(func.count().label("n")).select_from(runs), [(runs.c.state, states), (runs.c.flow, _one(flow))]
         )
+        if failing:
+            asked = asked.where(_IS_FAILING)
         return int(self.all(asked)[0]["n"])
 
     def run(self, run: str) -> Row | None:

@@ -43,7 +43,7 @@ def tell(run: Row, transitions: Sequence[Row], letters: Sequence[Row], tasks: Se
     """`letters` and `tasks` are those of the run; `now` in ms since the epoch."""
     titles = {task["task"]: task for task in tasks}
     told = tuple(Told(one["at"], _sentence(run, one, titles)) for one in transitions)
-    return Story(told, _standing(run, transitions, now), _next_steps(run, letters, tasks, now))
+    return Story(told, _standing(run, transitions, now), _next_steps(run, transitions, letters, tasks, now))
 
 
 def doubts(run: Row, transitions: Sequence[Row]) -> list[str]:
@@ -126,7 +126,7 @@ def _standing(run: Row, transitions: Sequence[Row], now: int) -> str:
         return f"{_ENDINGS[run['state']]} after {took}{calls}."
     at = f" at step {run['step']}" if run["step"] else ""
     if since := _failing_since(transitions):
-        return f"It is {run['state']}{at}, failing for {span(now - since)} now, and tried again by itself."
+        return f"It is {run['state']}{at}, which has failed for {span(now - since)} and is not recovered yet."
     return f"It is {run['state']}{at}, for {span(now - run['updated_at'])} now."
 
 
@@ -136,7 +136,9 @@ def _failing_since(transitions: Sequence[Row]) -> int | None:
     return last["first_failure_at"] if last is not None and last["event"] == "failing" else None
 
 
-def _next_steps(run: Row, letters: Sequence[Row], tasks: Sequence[Row], now: int) -> tuple[str, ...]:
+def _next_steps(
+    run: Row, transitions: Sequence[Row], letters: Sequence[Row], tasks: Sequence[Row], now: int
+) -> tuple[str, ...]:
     steps: list[str] = []
     for task in tasks:
         if task["state"] == "open":
@@ -146,6 +148,9 @@ def _next_steps(run: Row, letters: Sequence[Row], tasks: Sequence[Row], now: int
             steps.append(f"mend what failed, then: handrail dlq replay {letter['letter']}")
         elif letter["state"] == "REPLAYING":
             steps.append(f"its dead letter is being replayed: handrail dlq show {letter['letter']}")
+    if not steps and _failing_since(transitions):
+        look = f"how the system is: handrail alerts; what was tried: handrail trace {run['run']}"
+        steps.append(f"nothing, if it may wait: it is tried again. See {look}")
     if not steps and run["state"] not in ENDS and now - run["updated_at"] > SLOW_MS:
         steps.append("nothing has moved for a while: handrail status, handrail logs")
     return tuple(steps)

@@ -1,4 +1,4 @@
-"""Decision: the run's next step. It hears everything: prepared events, outcomes, people's verdicts. Pure."""
+"""Decision: the run's next step. It hears everything: prepared events, first failures, outcomes, verdicts. Pure."""
 
 from __future__ import annotations
 

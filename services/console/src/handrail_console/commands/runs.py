@@ -21,6 +21,10 @@ def list_runs(
     context: typer.Context,
     state: Annotated[list[str] | None, typer.Option(help="Only this state; may be repeated.")] = None,
     flow: Annotated[str | None, typer.Option(help="Only this flow.")] = None,
+    failing: Annotated[
+        bool,
+        typer.Option("--failing", help="Only those whose call fails and is tried again, the first before the others."),
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
@@ -30,14 +34,14 @@ def list_runs(
     """
     here = room(context)
     with here.ledger() as ledger:
-        rows = ledger.runs(state or (), flow, limit)
-        in_all = ledger.count_runs(state or (), flow)
+        rows = ledger.runs(state or (), flow, limit, failing=failing)
+        in_all = ledger.count_runs(state or (), flow, failing=failing)
         here.warn(ledger)
     if as_json:
         print_json(rows)
         return
     if not rows:
-        say("no runs yet" if not (state or flow) else "no run is so")
+        say("no runs yet" if not (state or flow or failing) else "no run is so")
         return
     length, now = short_length(row["run"] for row in rows), here.clock.now()
     show_table(
