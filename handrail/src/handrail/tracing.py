@@ -158,6 +158,8 @@ def _context(traceparent: str | None, *, remote: bool) -> SpanContext | None:
 
 def _flagged(own: SpanContext) -> SpanContext:
     """With the sampled flag on: an exporter lets nothing else pass."""
+    if own.trace_flags.sampled:
+        return own
     return SpanContext(own.trace_id, own.span_id, own.is_remote, TraceFlags(own.trace_flags | SAMPLED))
 
 

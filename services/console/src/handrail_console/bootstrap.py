@@ -7,7 +7,6 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -66,7 +65,7 @@ async def serve(settings: Settings) -> None:
             following, stopping = asyncio.create_task(follower.run()), asyncio.create_task(stop.wait())
             await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
             await cancelled(following, stopping)
-            with suppress(asyncio.CancelledError):
+            if following.done() and not following.cancelled():
                 following.result()
 
 
