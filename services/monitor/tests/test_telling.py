@@ -158,6 +158,7 @@ async def test_they_end_also_in_the_moment_in_which_an_answer_comes() -> None:
             running.cancel()
             ended, _ = await asyncio.wait([running], timeout=5)
             assert ended, f"cancelled after {moment / 10:g} ms it did not end"
+            assert asyncio.all_tasks() == {asyncio.current_task()}, "nothing goes on without it"
 
 
 async def test_an_error_of_our_own_ends_all_of_them_and_is_raised() -> None:

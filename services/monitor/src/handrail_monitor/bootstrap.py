@@ -11,7 +11,6 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 import structlog
-from handrail.cancelling import cancelled
 from handrail.clock import SystemClock
 from handrail.contracts import Contracts
 from handrail.errors import ConfigError, HandrailError
@@ -82,9 +81,10 @@ class Monitor:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(stop.wait(), SOON_S if more else TICK_S)
             finally:
-                await cancelled(telling)
+                telling.cancel()  # it loses none; given again, this would cut short how it ends its own tasks
+                await asyncio.wait([telling])
                 await self._close()
-            if telling.done() and not telling.cancelled():
+            if not telling.cancelled():
                 telling.result()  # it has ended by an error of ours, and nobody would be told any more
         if self._failure is not None:
             raise self._failure
