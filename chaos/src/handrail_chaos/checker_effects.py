@@ -6,12 +6,12 @@ The key of a call, `<run>/<step>/r<revision>`, joins all three.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from handrail_chaos.checker_ends import Ends
 from handrail_chaos.checker_words import Findings
-from handrail_chaos.evidence import NOTICE, Evidence, Record, Role
-
-OUTCOME = "handrail/outcome.v1"
+from handrail_chaos.evidence import NOTICE, OUTCOME, Evidence, Role
 
 
 def check_effects(evidence: Evidence, ends: Ends, found: Findings) -> None:
@@ -47,26 +47,22 @@ def check_effects(evidence: Evidence, ends: Ends, found: Findings) -> None:
 def check_notices(evidence: Evidence, ends: Ends, found: Findings) -> None:
     """Of what failed at first and went well in the end, decision heard meanwhile: once, and before the outcome."""
     for topic in _action_topics(evidence):
-        notices: dict[str | None, Record] = {}
+        notices: dict[str | None, Mapping[str, Any]] = {}
         for record in evidence.topic(topic).records:
             body = record.body
-            if body is None:
+            if body is None or record.contract not in (NOTICE, OUTCOME):
                 continue
+            name, step = ends.name_of_run(body["run"]), body["step"]
             if record.contract == NOTICE:
                 if record.cause in notices:
-                    found.twice(ends.name_of_run(body["run"]), f"{topic} tells twice that {body['step']} began to fail")
-                notices[record.cause] = record
+                    found.twice(name, f"{topic} tells twice that {step} began to fail")
+                notices[record.cause] = body
                 continue
-            if record.contract != OUTCOME:
-                continue
-            first, notice = body.get("first_failure_at"), notices.pop(record.cause, None)
-            told = notice.body["at"] if notice is not None and notice.body is not None else None
+            first, told = body.get("first_failure_at"), notices.pop(record.cause, {}).get("at")
             if told != first and (told is not None or body["status"] in ("verified", "accepted")):
-                why = f"its outcome says that {body['step']} failed first at {first}, and before it {told} was told"
-                found.torn(ends.name_of_run(body["run"]), why)
-        for record in notices.values():
-            run = record.body["run"] if record.body is not None else ""
-            found.torn(ends.name_of_run(run), f"{topic} tells of a first failure that no outcome follows")
+                found.torn(name, f"its outcome says that {step} failed first at {first}, and before it {told} was told")
+        for body in notices.values():
+            found.torn(ends.name_of_run(body["run"]), f"{topic} tells of a first failure that no outcome follows")
 
 
 def _action_topics(evidence: Evidence) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from handrail_demo.evidence import expected_runs, newest_letters
 
 from handrail_chaos.checker_words import Findings
-from handrail_chaos.evidence import Evidence, Record, Role
+from handrail_chaos.evidence import OUTCOME, Evidence, Record, Role
 
 RUNS, STATES, ORDERS = "runs", "recovery.states", "recovery.letters.replay"
 
@@ -132,7 +132,7 @@ class Ends:
         topics = [topic for stage in self.evidence.stages if stage.role is Role.ACTION for topic in stage.each]
         for topic in topics:
             for record in self.evidence.topic(topic).records:
-                if record.body is not None and record.contract == "handrail/outcome.v1":
+                if record.body is not None and record.contract == OUTCOME:
                     name = self.name_of_run(record.body["run"])
                     self.places[name].add(_OUTCOME_PLACES[record.body["status"]])
                     self.told[name].append(f"its outcome is {record.body['status']}")

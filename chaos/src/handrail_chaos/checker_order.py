@@ -18,11 +18,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 
-from handrail_chaos.checker_effects import OUTCOME
 from handrail_chaos.checker_ends import Ends
 from handrail_chaos.checker_stage import StageView
 from handrail_chaos.checker_words import Findings
-from handrail_chaos.evidence import Effect, Evidence, Record, Role, Stage
+from handrail_chaos.evidence import OUTCOME, Effect, Evidence, Record, Role, Stage
 
 
 def check_order(evidence: Evidence, views: list[StageView], ends: Ends, found: Findings) -> None:

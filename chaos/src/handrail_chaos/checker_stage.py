@@ -16,14 +16,14 @@ from typing import Any
 from handrail.identity import letter_id
 
 from handrail_chaos.checker_words import Findings
-from handrail_chaos.evidence import NOTICE, Evidence, Record, Role, Stage, Table
+from handrail_chaos.evidence import NOTICE, OUTCOME, Evidence, Record, Role, Stage, Table
 
 DIGEST = 16
 _PIN, _REPLAY_POSITION, _DEAD = b"m/", b"p/replay", b"X"
 _OPEN_ROWS = (b"t/effects/", b"t/queues/", b"c/")
 """Rows of an action stage that are there only while a call is under way."""
 
-_MOVING = ("handrail/prepared.v1", NOTICE, "handrail/outcome.v1")
+_MOVING = ("handrail/prepared.v1", NOTICE, OUTCOME)
 
 Place = tuple[int, str]
 """An input: its partition and its event."""

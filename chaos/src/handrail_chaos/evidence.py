@@ -57,8 +57,8 @@ class Record:
     replay: int = 0
 
 
-NOTICE = "handrail/step-failing.v1"
-"""Action tells that a command's first call has failed, before its one outcome."""
+OUTCOME, NOTICE = "handrail/outcome.v1", "handrail/step-failing.v1"
+"""What action tells of a command: its one outcome, and before that, that its first call has failed."""
 
 
 @dataclass(frozen=True, slots=True)

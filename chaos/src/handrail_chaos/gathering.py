@@ -19,12 +19,12 @@ from handrail_demo.plain import PlainContracts
 from handrail_sandbox.books import MOST, Books
 
 from handrail_chaos.errors import ChaosError
-from handrail_chaos.evidence import NOTICE, Call, Effect, Evidence, Published, Record, Role, Stage, Topic
+from handrail_chaos.evidence import NOTICE, OUTCOME, Call, Effect, Evidence, Published, Record, Role, Stage, Topic
 
 _HR = struct.Struct(">BI16sHHH")
 _REPLAY = struct.Struct(">BIIqH")
 _IDENTIFYING = ("order_id", "revision")
-_TELLING = ("handrail/outcome.v1", NOTICE)
+_TELLING = (NOTICE, OUTCOME)
 _COMPACTED, _RAW = (".state", ".delayed"), (".marks", ".state", ".delayed")
 
 Headers = Sequence[tuple[str, bytes | None]]

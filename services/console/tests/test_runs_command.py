@@ -54,10 +54,6 @@ def test_a_good_run_is_told_in_words(ledger: Ledger, desk: Any, records: Any) ->
     ]
 
 
-def failing_later(records: Any, since: int) -> list[Any]:
-    return [records.transition(1, "acting", "failing", run="3" * 36, at=since + 1, first_failure_at=since + 1)]
-
-
 def test_a_run_whose_call_is_tried_again_says_since_when_it_fails(ledger: Ledger, desk: Any, records: Any) -> None:
     begin = good_run(records)[:3]
     since = begin[0].timestamp + 2_000
@@ -69,7 +65,9 @@ def test_a_run_whose_call_is_tried_again_says_since_when_it_fails(ledger: Ledger
     assert "it is tried again. See how the system is: handrail alerts" in output
     assert "nothing has moved" not in output
     assert "transient: billing answered 503" in desk(app, "list").output
-    ledger.apply([records.transition(1, "acting", "next", run="2" * 36), *failing_later(records, since)])
+    well = records.transition(1, "acting", "next", run="2" * 36)
+    later = records.transition(1, "acting", "failing", run="3" * 36, at=since + 1, first_failure_at=since + 1)
+    ledger.apply([well, later])
     listed = json.loads(desk(app, "list", "--failing", "--json").output)
     assert [row["run"] for row in listed] == [RUN, "3" * 36]
     assert "… and 1 more" in desk(app, "list", "--failing", "--limit", "1").output

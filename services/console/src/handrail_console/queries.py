@@ -131,9 +131,9 @@ class Queries:
         With `failing` those whose step has begun to fail and has no outcome yet, the one that began first before the others.
         """
         runs = schema.RUNS
-        asked = _narrowed(select(runs), [(runs.c.state, states), (runs.c.flow, _one(flow))])
+        asked = _those_runs(select(runs), states, flow, failing=failing)
         if failing:
-            return [_parsed(row) for row in self.all(asked.where(_IS_FAILING).order_by(runs.c.updated_at).limit(limit))]
+            return [_parsed(row) for row in self.all(asked.order_by(runs.c.updated_at).limit(limit))]
         if after is not None:
             at, run = after
             same_time = and_(runs.c.updated_at == at, runs.c.run > run)
@@ -141,12 +141,7 @@ class Queries:
         return [_parsed(row) for row in self.all(asked.order_by(runs.c.updated_at.desc(), runs.c.run).limit(limit))]
 
     def count_runs(self, states: Sequence[str] = (), flow: str | None = None, *, failing: bool = False) -> int:
-        runs = schema.RUNS
-        asked = _narrowed(
-            select(func.count().label("n")).select_from(runs), [(runs.c.state, states), (runs.c.flow, _one(flow))]
-        )
-        if failing:
-            asked = asked.where(_IS_FAILING)
+        asked = _those_runs(select(func.count().label("n")).select_from(schema.RUNS), states, flow, failing=failing)
         return int(self.all(asked)[0]["n"])
 
     def run(self, run: str) -> Row | None:
@@ -341,6 +336,12 @@ def _cases(connection: Connection, since: int, flow: str | None, segments: bool)
 
 def _one(value: str | None) -> Sequence[str]:
     return () if value is None else (value,)
+
+
+def _those_runs(asked: Select[Any], states: Sequence[str], flow: str | None, *, failing: bool) -> Select[Any]:
+    runs = schema.RUNS.c
+    asked = _narrowed(asked, [(runs.state, states), (runs.flow, _one(flow))])
+    return asked.where(_IS_FAILING) if failing else asked
 
 
 def _narrowed(asked: Select[Any], conditions: Sequence[tuple[Any, Sequence[str]]]) -> Select[Any]:
